@@ -1,0 +1,114 @@
+"""The card: everything the project has to know about one robot, in one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+Layout = Literal["single", "column", "droid", "grid"]
+LATENT_FRAMES_PER_BLOCK = 2
+FRAMES_PER_LATENT = 4
+
+
+@dataclass(frozen=True)
+class Field:
+    """A slice of the state or action vector.
+
+    Attributes:
+        key: name in statistics files ("joint_position", "gripper_position").
+        start, stop: half-open range in the dataset's column.
+        relative: actions only; predicted minus the state at the block's first step (MODEL.md 1).
+        unit: "rad", "m" or "1".
+    """
+
+    key: str
+    start: int
+    stop: int
+    relative: bool = False
+    unit: str = "rad"
+
+    @property
+    def width(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """One robot as the model sees it.
+
+    Attributes:
+        name: the tag under which statistics and checkpoints know it.
+        robot: what moves ("so101", "franka"); the simulator and the drivers go by it.
+        views: dataset video features in canvas order.
+        layout: how views lie on the canvas: "single" (one view), "column" (stacked in order),
+            "droid" (wrist doubled on top, exteriors below), "grid" (view 0 top left, 1 bottom
+            left, 2 top right, bottom right black).
+        canvas_px: (height, width) of the canvas the codec sees.
+        state, action: fields of the two vectors, in the order the model sees them. A relative
+            action field must have a state field of the same key.
+        video_hz, action_hz: rates the data are resampled to.
+        horizon: action steps in one block.
+        blocks: blocks in the context window (M).
+        prompt: template with ``{instruction}``; the instruction is lower-cased before it goes in.
+        lower, upper, velocity: limits of each action dimension, SI; empty where unknown.
+        has_action: false for bodies seen on video only.
+    """
+
+    name: str
+    robot: str
+    views: tuple[str, ...]
+    layout: Layout
+    canvas_px: tuple[int, int]
+    state: tuple[Field, ...]
+    action: tuple[Field, ...]
+    video_hz: float
+    action_hz: float
+    horizon: int
+    blocks: int = 4
+    prompt: str = "{instruction}"
+    lower: tuple[float, ...] = ()
+    upper: tuple[float, ...] = ()
+    velocity: tuple[float, ...] = ()
+    has_action: bool = True
+
+    @property
+    def action_dim(self) -> int:
+        return sum(f.width for f in self.action)
+
+    @property
+    def state_dim(self) -> int:
+        return sum(f.width for f in self.state)
+
+    @property
+    def frames_per_block(self) -> int:
+        """Video frames that one block spans (8 at K = 2)."""
+        return LATENT_FRAMES_PER_BLOCK * FRAMES_PER_LATENT
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one full training window, the first frame included."""
+        return 1 + self.blocks * self.frames_per_block
+
+    @property
+    def block_s(self) -> float:
+        """Seconds that one block spans; the horizon covers the same time."""
+        return self.horizon / self.action_hz
+
+    def render_prompt(self, instruction: str) -> str:
+        """The text the encoder sees for an instruction."""
+        return self.prompt.format(instruction=instruction.strip().lower())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Embodiment:
+        data = dict(data)
+        for name in ("state", "action"):
+            data[name] = tuple(Field(**f) for f in data[name])
+        for name in ("views", "canvas_px", "lower", "upper", "velocity"):
+            data[name] = tuple(data[name])
+        return cls(**data)
+
+    def with_(self, **changes: Any) -> Embodiment:
+        return replace(self, **changes)
