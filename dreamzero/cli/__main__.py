@@ -1,0 +1,7 @@
+"""``python -m dreamzero.cli``: the same as the ``dreamzero`` command."""
+
+import sys
+
+from dreamzero.cli import main
+
+sys.exit(main())

@@ -1,0 +1,56 @@
+"""Where notebooks and reports lie, and the rule that a quick run never replaces a longer one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dreamzero.errors import UserError
+from dreamzero.report.record import FILE_NAME, load
+
+PROFILES = ("quick", "small", "full")
+
+
+def repository_root() -> Path:
+    """The checkout this package runs from, or the current directory for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def check_profile(profile: str) -> str:
+    """``profile`` itself, or a UserError that names the three there are."""
+    if profile not in PROFILES:
+        raise UserError(f"profile {profile!r}: must be one of {', '.join(PROFILES)}")
+    return profile
+
+
+def reports_dir(profile: str) -> Path:
+    """``reports/`` (kept in git) for small and full, ``runs/report/quick`` for quick."""
+    root = repository_root()
+    return root / "runs" / "report" / "quick" if profile == "quick" else root / "reports"
+
+
+def work_dir(profile: str) -> Path:
+    """``runs/work/<profile>``: data sets and checkpoints that notebooks make; never in git."""
+    return repository_root() / "runs" / "work" / profile
+
+
+def shown(path: str | Path) -> str:
+    """``path`` as the reader should see it: relative to the current directory where it is below."""
+    path = Path(path)
+    try:
+        return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def refuse_downgrade(out_dir: Path, profile: str) -> None:
+    """Raise UserError if ``out_dir`` holds a result of a longer profile than ``profile``."""
+    if not (out_dir / FILE_NAME).is_file():
+        return
+    kept: Any = load(out_dir).parameters.get("profile")
+    if kept in PROFILES and PROFILES.index(kept) > PROFILES.index(profile):
+        raise UserError(
+            f"{shown(out_dir)}: holds a {kept!r} result, which a {profile!r} run does not replace; "
+            f"give another --out, or remove that folder first"
+        )
