@@ -149,7 +149,6 @@ def strip(
 
 def interval_bars(
     rows: Sequence[tuple[Any, ...]],
-    | Sequence[tuple[str, float, float, float, str]],
     xlabel: str = "success",
     percent: bool = True,
     title: str | None = None,
