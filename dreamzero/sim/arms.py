@@ -1,0 +1,58 @@
+"""The bodies of the tabletop: MJCF from primitives, and what the environment has to know of each.
+
+Joint limits come from the embodiment cards. Link lengths are those of the makers' drawings:
+SO-101 (TheRobotStudio/SO-ARM100 URDF), Franka Emika Panda (data sheet, DH parameters), Universal
+Robots UR5e (DH parameters). World frame: origin in the middle of the workspace, on the table;
+x from the arm to the front camera; z up. Every arm ends in a site ``tip`` whose z axis points out
+of the gripper and whose y axis is the one along which the fingers open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import embodiments
+from ..embodiments import Embodiment
+from ..errors import UserError
+from .bodies import so101
+
+ROBOTS = ("so101",)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the environment and the experts know of one body.
+
+    Attributes:
+        name: of the robot.
+        card: the embodiment it belongs to.
+        joints: names of its joints, in card order, the gripper's left out.
+        fingers: names of the joints the gripper number drives.
+        closed, opened: finger joint positions (rad or m) at gripper 0 and 1.
+        base_m: (x, y, z) of the foot.
+        home_rad: a pose over the workspace, from which inverse kinematics starts.
+        tilt: (radius_m, per_m, most_rad): further than the radius from the foot the gripper leans
+            outward, so that a short arm reaches the far edge.
+        tip_half_m: half width of the closed fingers, what stands between tip and block in a push.
+        mjcf: XML of the body and of its actuators.
+    """
+
+    name: str
+    card: Embodiment
+    joints: tuple[str, ...]
+    fingers: tuple[str, ...]
+    closed: float
+    opened: float
+    base_m: tuple[float, float, float]
+    home_rad: tuple[float, ...]
+    tilt: tuple[float, float, float]
+    tip_half_m: float
+    mjcf: tuple[str, str]
+
+
+def get(robot: str) -> Arm:
+    """The arm of that name; UserError names the known ones."""
+    if robot not in ROBOTS:
+        raise UserError(f"the tabletop has no robot {robot!r}; known: {', '.join(ROBOTS)}")
+    card = embodiments.get(f"tabletop_{robot}")
+    return Arm(name=robot, card=card, **so101.build(card))

@@ -1,0 +1,243 @@
+"""Episodes of the scripted experts: one, a stream from several processes, or a LeRobot v3.0 dataset."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import embodiments
+from ..errors import UserError
+from . import arms, world
+from .experts import Expert
+from .splits import Scene, sample_scene
+from .tabletop import Tabletop
+from .tasks import Task
+
+ROWS = 65
+# Disturbances of a noisy episode: how many, where they start (row), how long (rows), how strong (rad).
+_BUMPS, _BUMP_START, _BUMP_ROWS, _BUMP_RAD = (1, 2), (2, 40), (5, 10), 0.075
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration; row t holds frame and state at time t and the action commanded at t.
+
+    Attributes:
+        frames: view -> uint8 ``[t, h, w, 3]``.
+        state: float32 ``[t, s]``, SI.
+        action: float32 ``[t, a]``, SI: what the expert wanted, without the injected noise.
+        instruction: the task in words.
+        success: whether the task was done at the last row.
+        task: what was to be done.
+        scene: what it was recorded in.
+        seed: of the scene.
+        noisy: whether disturbances were injected.
+    """
+
+    frames: Mapping[str, np.ndarray]
+    state: np.ndarray
+    action: np.ndarray
+    instruction: str
+    success: bool
+    task: Task
+    scene: Scene
+    seed: int
+    noisy: bool
+
+
+def rollout_expert(
+    robot: str | Tabletop = "so101",
+    scene: Scene | Task | None = None,
+    seed: int = 0,
+    noise: float = 0.0,
+    *,
+    suite: str = "seen",
+    views: Sequence[str] = ("front",),
+    size_px: int = 64,
+    rows: int = ROWS,
+) -> Episode:
+    """One episode of the expert at 15 Hz.
+
+    Args:
+        robot: a name, or an environment to use again (``views`` and ``size_px`` are then its own).
+        scene: a scene; or a task, whose scene is drawn from (suite, seed); or None for the
+            suite's own task.
+        seed: of the scene and of the noise.
+        noise: probability that the episode is disturbed: smooth bumps are added to the executed
+            joint targets, the recorded action stays the expert's answer to the disturbed state.
+        rows: length; 65 rows are 4.3 s.
+    """
+    if not 0.0 <= noise <= 1.0:
+        raise UserError(f"noise is a probability between 0 and 1, got {noise}")
+    if not isinstance(scene, Scene):
+        scene = sample_scene(suite, seed, scene)
+    if isinstance(robot, str):
+        with closing(Tabletop(robot, views=views, size_px=size_px)) as env:
+            return _rollout(env, scene, seed, noise, rows)
+    return _rollout(robot, scene, seed, noise, rows)
+
+
+def record_arrays(
+    robot: str = "so101",
+    episodes: int = 100,
+    seed: int = 0,
+    suite: str = "seen",
+    views: Sequence[str] = ("front",),
+    size_px: int = 64,
+    noise: float = 0.5,
+    workers: int = 1,
+    keep_failures: bool = False,
+    tasks: Sequence[Task] | None = None,
+    rows: int = ROWS,
+) -> Iterator[Episode]:
+    """Yields ``episodes`` episodes, in an order that does not depend on the number of workers.
+
+    Scene seeds are ``seed * 1_000_000 + i``; an episode whose expert failed is left out (unless
+    ``keep_failures``) and the next seed takes its place. With ``workers`` > 1 each is a spawned
+    process with its own GL context. ``tasks`` are taken in turn instead of the suite's own.
+    """
+    if episodes < 1 or workers < 1:
+        raise UserError(f"episodes and workers must be >= 1, got {episodes} and {workers}")
+    first = seed * 1_000_000
+    jobs = (
+        (first + i, None if tasks is None else tasks[i % len(tasks)]) for i in itertools.count()
+    )
+    settings: dict[str, Any] = {"robot": robot, "views": tuple(views), "size_px": size_px}
+    work = partial(_work, suite=suite, noise=noise, rows=rows)
+    kept = 0
+    if workers == 1:
+        with closing(Tabletop(**settings)) as env:
+            for job in jobs:
+                episode = work(job, env=env)
+                if episode.success or keep_failures:
+                    yield episode
+                    kept += 1
+                    if kept == episodes:
+                        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _start_worker, (settings,)) as pool:
+        # Whole rounds, because a pool would read an endless stream ahead of need.
+        while kept < episodes:
+            count = max(workers, episodes - kept)
+            for episode in pool.imap(work, itertools.islice(jobs, count), chunksize=2):
+                if kept < episodes and (episode.success or keep_failures):
+                    yield episode
+                    kept += 1
+
+
+def record(
+    out: str | Path,
+    robot: str = "so101",
+    episodes: int = 100,
+    seed: int = 0,
+    suite: str = "seen",
+    views: Sequence[str] = ("front",),
+    size_px: int = 64,
+    noise: float = 0.5,
+    workers: int = 1,
+    keep_failures: bool = False,
+    tasks: Sequence[Task] | None = None,
+    rows: int = ROWS,
+    progress: bool = True,
+) -> Path:
+    """Writes a LeRobot v3.0 dataset of the expert's episodes and returns its folder.
+
+    Arguments as ``record_arrays``. A body without action labels (``hand``) is written as video only.
+    UserError if ``out`` exists and is not empty; nothing half-written stays after a failure.
+    """
+    from tqdm import tqdm
+
+    from ..data.writer import Writer
+
+    root = Path(out)
+    card = embodiments.get(f"tabletop_{robot}")
+    names = [*arms.get(robot).joints, "gripper"] if card.has_action else None
+    sizes = {f"observation.images.{v}": (size_px, size_px) for v in views}
+    stream = record_arrays(
+        robot, episodes, seed, suite, views, size_px, noise, workers, keep_failures, tasks, rows
+    )
+    with Writer(root, world.CONTROL_HZ, robot, sizes, names, names) as writer:
+        for episode in tqdm(stream, total=episodes, desc=f"record {robot}", disable=not progress):
+            writer.add_episode(
+                {f"observation.images.{v}": f for v, f in episode.frames.items()},
+                episode.state if names else None,
+                episode.action if names else None,
+                episode.instruction,
+                extras={
+                    "suite": suite,
+                    "seed": episode.seed,
+                    "task_key": episode.task.key,
+                    "success": episode.success,
+                    "noisy": episode.noisy,
+                },
+            )
+    return root
+
+
+def _rollout(env: Tabletop, scene: Scene, seed: int, noise: float, rows: int) -> Episode:
+    env.reset_quietly(scene)
+    expert = Expert(env)
+    rng = np.random.default_rng([seed, 7919])
+    noisy = bool(rng.random() < noise)
+    width = env.arm.card.action_dim
+    offsets = _bumps(rng, rows, width) if noisy else np.zeros((rows, width))
+    frames: dict[str, list[np.ndarray]] = {v: [] for v in env.views}
+    states, actions = [], []
+    for row in range(rows):
+        for view, frame in env.render_views().items():
+            frames[view].append(frame)
+        states.append(env.state())
+        actions.append(expert.act())
+        if row < rows - 1:
+            env.advance(actions[-1] + offsets[row])
+    return Episode(
+        frames={v: np.stack(f) for v, f in frames.items()},
+        state=np.stack(states),
+        action=np.stack(actions),
+        instruction=scene.instruction,
+        success=env.success(),
+        task=scene.task,
+        scene=scene,
+        seed=seed,
+        noisy=noisy,
+    )
+
+
+def _bumps(rng: np.random.Generator, rows: int, width: int) -> np.ndarray:
+    """Smooth joint disturbances ``[rows, width]``, rad; none on the gripper."""
+    offsets = np.zeros((rows, width))
+    for _ in range(rng.integers(_BUMPS[0], _BUMPS[1] + 1)):
+        start = int(rng.integers(*_BUMP_START))
+        length = int(rng.integers(_BUMP_ROWS[0], _BUMP_ROWS[1] + 1))
+        shape = np.sin(np.pi * (np.arange(length) + 0.5) / length)
+        push = shape[:, None] * rng.normal(0.0, _BUMP_RAD, width - 1)
+        stop = min(start + length, rows)
+        if stop > start:
+            offsets[start:stop, :-1] += push[: stop - start]
+    return offsets
+
+
+_WORKER: dict[str, Any] = {}
+
+
+def _start_worker(settings: dict[str, Any]) -> None:
+    _WORKER["env"] = Tabletop(**settings)
+
+
+def _work(
+    job: tuple[int, Task | None],
+    suite: str,
+    noise: float,
+    rows: int,
+    env: Tabletop | None = None,
+) -> Episode:
+    seed, task = job
+    return _rollout(env or _WORKER["env"], sample_scene(suite, seed, task), seed, noise, rows)

@@ -1,0 +1,74 @@
+"""Off-screen pictures. The GL platform must be chosen before mujoco is first imported."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import mujoco
+import numpy as np
+
+from ..errors import UserError
+
+_NO_GL = (
+    "the simulator cannot draw: no working OpenGL for MUJOCO_GL={platform} ({error}); on Debian or "
+    "Ubuntu install libegl1 and libgl1-mesa-dri (`dreamzero doctor` checks it), or choose another "
+    "platform with MUJOCO_GL=osmesa or glfw"
+)
+
+
+_OPEN: weakref.WeakSet[Camera] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for camera in list(_OPEN):
+        camera.close()
+
+
+class Camera:
+    """Draws one model at one size; ``oversample`` times finer, then averaged, against jagged edges.
+
+    Raises UserError where the machine has no usable OpenGL.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size_px: int, oversample: int = 2) -> None:
+        self._oversample = oversample
+        self._size = size_px
+        side = size_px * oversample
+        try:
+            self._renderer = mujoco.Renderer(model, side, side, max_geom=200)
+        except Exception as error:
+            platform = os.environ.get("MUJOCO_GL", "")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(_NO_GL.format(platform=platform, error=reason)) from error
+        if not _OPEN:
+            # Contexts must go before mujoco's own exit handler, which the first of them registered,
+            # ends EGL: the last registered runs first.
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        _OPEN.add(self)
+        flags = self._renderer.scene.flags
+        for flag in (
+            mujoco.mjtRndFlag.mjRND_SHADOW,
+            mujoco.mjtRndFlag.mjRND_REFLECTION,
+            mujoco.mjtRndFlag.mjRND_SKYBOX,
+            mujoco.mjtRndFlag.mjRND_HAZE,
+        ):
+            flags[flag] = 0
+
+    def draw(self, data: mujoco.MjData, view: str) -> np.ndarray:
+        """uint8 ``[size_px, size_px, 3]`` RGB of a camera of the model."""
+        self._renderer.update_scene(data, view)
+        picture = self._renderer.render()
+        n = self._oversample
+        if n == 1:
+            return picture
+        fine = picture.reshape(self._size, n, self._size, n, 3).astype(np.uint16)
+        return ((fine.sum((1, 3)) + n * n // 2) // (n * n)).astype(np.uint8)
+
+    def close(self) -> None:
+        """Frees the GL context."""
+        self._renderer.close()
