@@ -1,0 +1,29 @@
+"""Flow matching: noise schedules, the loss, and the samplers that solve the flow."""
+
+from .losses import Loss, add_noise, flow_loss, velocity_target
+from .samplers import SamplerConfig, guide, sample, unipc
+from .schedule import (
+    CoupledNoise,
+    Noise,
+    sampling_sigmas,
+    sampling_timesteps,
+    train_sigmas,
+    train_weights,
+)
+
+__all__ = [
+    "CoupledNoise",
+    "Loss",
+    "Noise",
+    "SamplerConfig",
+    "add_noise",
+    "flow_loss",
+    "guide",
+    "sample",
+    "sampling_sigmas",
+    "sampling_timesteps",
+    "train_sigmas",
+    "train_weights",
+    "unipc",
+    "velocity_target",
+]

@@ -1,0 +1,152 @@
+"""The Wan transformer block with a timestep per token group, under diffusers' parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
+from torch import Tensor, nn
+
+from .attention import attend
+from .positions import rotate
+
+AttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which modulation each token takes: consecutive runs of tokens that share one timestep.
+
+    Attributes:
+        runs: (number of groups, tokens a group) in sequence order. A sequence of 3 frames of 16
+            video tokens and 4 actions, each with a timestep of its own, is ``((3, 16), (4, 1))``.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+
+    def spread(self, x: Tensor) -> Tensor:
+        """``[b, g, d]`` by group -> ``[b, l, d]`` by token."""
+        parts, start = [], 0
+        for count, repeat in self.runs:
+            part = x[:, start : start + count]
+            if repeat != 1:
+                part = part.unsqueeze(2).expand(-1, -1, repeat, -1).flatten(1, 2)
+            parts.append(part)
+            start += count
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """LayerNorm without parameters, in float32, as Wan runs it."""
+    return F.layer_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """q and k are RMS-normalised over the full width, before the split into heads."""
+
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+
+    def forward(self, x: Tensor, rope: Tensor, attention: AttentionFn) -> Tensor:
+        """``x [b, l, d]``, ``rope [l, head_dim / 2]`` -> ``[b, l, d]``."""
+        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in self.project(x))
+        return self.to_out[0](attention(rotate(q, rope), rotate(k, rope), v).flatten(2))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        v = self.to_v(x)
+        return self.norm_q(self.to_q(x)).to(v.dtype), self.norm_k(self.to_k(x)).to(v.dtype), v
+
+
+@dataclass(frozen=True)
+class ContextKV:
+    """Keys and values of one block's cross-attention, ``[b, l, heads, head_dim]``; they depend on
+    the prompt (and first image) alone, so that the engine computes them once an episode."""
+
+    text: tuple[Tensor, Tensor]
+    image: tuple[Tensor, Tensor] | None = None
+
+
+class CrossAttention(nn.Module):
+    """Attention over text, plus attention over the image tokens: two softmaxes, summed."""
+
+    def __init__(self, dim: int, heads: int, eps: float, image: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        if image:
+            self.add_k_proj = nn.Linear(dim, dim)
+            self.add_v_proj = nn.Linear(dim, dim)
+            self.norm_added_k = nn.RMSNorm(dim, eps=eps)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+
+    def keys_values(self, text: Tensor, image: Tensor | None) -> ContextKV:
+        """``text [b, l, d]``, ``image [b, 257, d]`` (embedded) -> keys and values."""
+
+        def split(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (self.heads, -1))
+
+        v = self.to_v(text)
+        text_kv = split(self.norm_k(self.to_k(text)).to(v.dtype)), split(v)
+        if image is None:
+            return ContextKV(text_kv)
+        v = self.add_v_proj(image)
+        key = self.norm_added_k(self.add_k_proj(image)).to(v.dtype)
+        return ContextKV(text_kv, (split(key), split(v)))
+
+    def forward(self, x: Tensor, context: ContextKV) -> Tensor:
+        """``x [b, l, d]`` -> ``[b, l, d]``."""
+        q = self.norm_q(self.to_q(x)).to(context.text[0].dtype).unflatten(-1, (self.heads, -1))
+        out = attend(q, *context.text)
+        if context.image is not None:
+            out = out + attend(q, *context.image)
+        return self.to_out[0](out.flatten(2))
+
+
+class Block(nn.Module):
+    """AdaLN self-attention, cross-attention, AdaLN feed-forward."""
+
+    def __init__(self, dim: int, ffn_dim: int, heads: int, eps: float, image: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.attn1 = SelfAttention(dim, heads, eps)
+        self.attn2 = CrossAttention(dim, heads, eps, image)
+        self.norm2 = nn.LayerNorm(dim, eps)
+        self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        groups: Groups,
+        rope: Tensor,
+        context: ContextKV,
+        attention: AttentionFn,
+    ) -> Tensor:
+        """``x [b, l, d]``, ``modulation [b, g, 6, d]`` -> ``[b, l, d]``.
+
+        ``attention(q, k, v)`` decides what is seen: the teacher-forcing mask, or a cache.
+        """
+        table = (self.scale_shift_table.unsqueeze(1) + modulation).to(x.dtype)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            groups.spread(part) for part in table.unbind(2)
+        )
+        y = layer_norm(x, self.eps) * (1 + scale1) + shift1
+        x = x + self.attn1(y, rope, attention) * gate1
+        x = x + self.attn2(self.norm2(x), context)
+        y = layer_norm(x, self.eps) * (1 + scale2) + shift2
+        return x + self.ffn(y) * gate2
