@@ -123,7 +123,7 @@ def strip(
 
         column_in = WIDTH_IN / max(len(index), 4)
         heights = [video.shape[1] / video.shape[2] * column_in for video in rows.values()]
-        extra = 0.28 + (0.3 if title else 0.0)
+        extra = 0.22 + (0.3 if title else 0.0)
         figure, axes = pyplot.subplots(
             len(rows),
             len(index),

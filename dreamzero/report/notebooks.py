@@ -1,0 +1,210 @@
+"""Find the numbered notebooks and run them through papermill.
+
+    notebook = find("3")
+    out = run(notebook, profile="quick", out=Path("runs/report/quick"), parameters={"seed": 1})
+
+A run is written beside its place and moved there when the notebook has ended well: a failed or
+interrupted one leaves the earlier report as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamzero.config import closest
+from dreamzero.doctor import ALLOCATOR
+from dreamzero.errors import UserError
+from dreamzero.report import paths
+from dreamzero.report.machine import cores
+from dreamzero.report.parameters import read_parameters
+from dreamzero.report.record import FILE_NAME, write_json, write_text
+
+EXECUTED = "executed.ipynb"
+_NAME = re.compile(r"(\d\d)_\w+")
+
+
+class NotebookFailed(Exception):
+    """A notebook raised: which cell, what, and where its executed copy lies."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook of the laboratory: ``number`` "03", ``name`` "03_inference"."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        return self.name[:2]
+
+
+def notebooks_dir() -> Path:
+    """``notebooks/`` of the checkout."""
+    return paths.repository_root() / "notebooks"
+
+
+def all_notebooks(directory: str | Path | None = None) -> list[Notebook]:
+    """The notebooks named ``NN_name.ipynb``, by number.
+
+    Raises:
+        UserError: the folder holds none (they come with the repository, not with the wheel).
+    """
+    folder = Path(directory) if directory is not None else notebooks_dir()
+    found = [Notebook(p) for p in sorted(folder.glob("*.ipynb")) if _NAME.fullmatch(p.stem)]
+    if not found:
+        raise UserError(f"{paths.shown(folder)}: no notebooks here; run this in the repository")
+    return found
+
+
+def find(text: str, directory: str | Path | None = None) -> Notebook:
+    """The notebook called "3", "03", "inference", "03_inference" or by its path.
+
+    Raises:
+        UserError: there is none of that name; the message lists those there are.
+    """
+    known = all_notebooks(directory)
+    wanted = Path(text).stem if text.endswith(".ipynb") else text
+    number = wanted.zfill(2) if wanted.isdigit() else None
+    for notebook in known:
+        if number == notebook.number or wanted in (notebook.name, notebook.name[3:]):
+            return notebook
+    raise UserError(closest(text, [notebook.name for notebook in known], "notebook"))
+
+
+def run(
+    notebook: Notebook,
+    profile: str = "quick",
+    out: str | Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Execute a notebook and return the folder of its report, ``<out>/<notebook name>``.
+
+    Args:
+        profile: "quick", "small" or "full"; becomes the notebook's parameter of that name.
+        out: folder that holds the reports; default `paths.reports_dir` of the profile.
+        parameters: further parameters, already typed (see `parameters.typed`).
+        progress: show papermill's bar, one step a cell.
+
+    Raises:
+        UserError: unknown profile or parameter, a longer result is in the way, or the notebook
+            itself raised a UserError.
+        NotebookFailed: the notebook raised anything else, or wrote no record.
+    """
+    paths.check_profile(profile)
+    known = read_parameters(notebook.path)
+    given = {"profile": profile, **(parameters or {})}
+    for name in (*given, "out_dir"):
+        if name not in known:
+            raise UserError(f"{notebook.name}: {closest(name, known, 'parameter')}")
+    folder = Path(out) if out is not None else paths.reports_dir(profile)
+    target, staging = folder / notebook.name, folder / f".{notebook.name}.partial"
+    paths.refuse_downgrade(target, profile)
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        _execute(notebook, staging, {**given, "out_dir": paths.shown(staging)}, progress)
+    except NotebookFailed as error:
+        failed = folder / f"{notebook.name}.failed"
+        shutil.rmtree(failed, ignore_errors=True)
+        _tidy(staging, failed)
+        staging.rename(failed)
+        raise NotebookFailed(
+            f"{error}; its cells are in {paths.shown(failed / EXECUTED)}"
+        ) from None
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _tidy(staging, target)
+    shutil.rmtree(folder / f"{notebook.name}.failed", ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+    return target
+
+
+def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], progress: bool) -> None:
+    with kernel_environment():
+        import papermill
+
+        try:
+            papermill.execute_notebook(
+                str(notebook.path),
+                str(staging / EXECUTED),
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar={"desc": notebook.name, "file": sys.stderr} if progress else False,
+            )
+        except papermill.PapermillExecutionError as error:
+            if error.ename == "UserError":
+                raise UserError(f"{notebook.name}: {error.evalue}") from None
+            what = f"{error.ename}: {error.evalue}".splitlines()[0]
+            raise NotebookFailed(f"{notebook.name}: cell {error.cell_index}: {what}") from None
+    if not (staging / FILE_NAME).is_file():
+        raise NotebookFailed(f"{notebook.name}: it ended without report.save()")
+
+
+@contextmanager
+def kernel_environment() -> Iterator[None]:
+    """Environment of the kernels started inside: this interpreter, its threads, headless GL."""
+    wanted = {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "OMP_NUM_THREADS": str(cores()),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        **(ALLOCATOR | {"MUJOCO_GL": "egl"} if sys.platform == "linux" else {}),
+    }
+    added = [name for name in wanted if name not in os.environ]
+    os.environ.update({name: wanted[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _tidy(staging: Path, target: Path) -> None:
+    """Take this machine's paths out of what will be shared, and name the final folder in it."""
+    swaps = {
+        paths.shown(staging): paths.shown(target),
+        str(staging.resolve()): paths.shown(target),
+        sys.prefix: "venv",
+        str(Path.cwd().resolve()): ".",
+    }
+    if len(str(Path.home())) > 1:
+        swaps[str(Path.home())] = "~"
+    for name in (EXECUTED, FILE_NAME):
+        file = staging / name
+        if file.is_file():
+            data = _swap(json.loads(file.read_text(encoding="utf-8")), swaps)
+            if name == EXECUTED:
+                for key in ("input_path", "output_path"):
+                    data["metadata"].get("papermill", {}).pop(key, None)
+            write_json(file, data)
+    if (staging / "report.md").is_file():
+        text = (staging / "report.md").read_text(encoding="utf-8")
+        write_text(staging / "report.md", _swap(text, swaps))
+
+
+def _swap(value: Any, swaps: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        # Pictures are base64, in which a short path could occur by chance.
+        return {k: v if k.startswith("image/") else _swap(v, swaps) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_swap(item, swaps) for item in value]
+    if isinstance(value, str) and "base64," not in value:
+        for old, new in swaps.items():
+            value = value.replace(old, new)
+    return value
