@@ -1,0 +1,63 @@
+"""Arms behind addresses: ``robots.open("serial:///dev/ttyACM0?baud=1000000", card)``.
+
+Simulated, emulated and real arms are one class, :class:`Robot`; ``run_episode`` moves any of them
+with any policy. Serial and MuJoCo are imported when an arm that needs them is opened.
+"""
+
+from __future__ import annotations
+
+from ..embodiments import Embodiment
+from ..errors import UserError
+from .base import Features, Robot, RobotFault
+from .emulator import Emulator, EmulatorConfig
+from .loop import run_episode
+from .policies import HoldPolicy, ReplayPolicy
+from .runlog import RunLog
+from .safety import Guard, Limits, Watchdog
+from .uri import Uri, parse
+
+__all__ = [
+    "Emulator",
+    "EmulatorConfig",
+    "Features",
+    "Guard",
+    "HoldPolicy",
+    "Limits",
+    "ReplayPolicy",
+    "Robot",
+    "RobotFault",
+    "RunLog",
+    "Uri",
+    "Watchdog",
+    "open",
+    "parse",
+    "run_episode",
+]
+
+
+def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float = 1.0) -> Robot:
+    """The arm at an address, not yet connected.
+
+    Args:
+        uri: ``serial:///dev/ttyACM0?baud=1000000&camera=v4l2:///dev/video0``, ``tcp://host:port``,
+            ``sim://so101?task=reach-red&seed=0``.
+        card: embodiment card that the policy was trained for.
+        move: false is a dry run. Left out, emulated and simulated arms move and hardware does not.
+        speed: part of the card's joint velocities that is allowed, in (0, 1].
+
+    Raises:
+        UserError: the address is wrong, or no driver knows the card's robot there.
+    """
+    where = parse(uri)
+    moves = not where.hardware if move is None else move
+    if where.scheme == "sim":
+        from .sim import SimRobot
+
+        return SimRobot(where, card, moves, speed)
+    if card.robot == "so101":
+        from .so101 import So101
+
+        return So101(where, card, moves, speed=speed)
+    raise UserError(
+        f"{uri}: there is no driver for {card.robot} over {where.scheme}; so101 has one"
+    )

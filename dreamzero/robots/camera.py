@@ -1,0 +1,141 @@
+"""Cameras beside an arm: simulated ones over a socket, real ones and files through PyAV."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+from .base import RobotFault
+from .uri import CAMERA_SCHEMES, Uri, parse
+
+
+class Camera(Protocol):
+    """A source of pictures. ``read`` gives the newest one; it never hands out an old backlog."""
+
+    def read(self) -> tuple[np.ndarray, float]:
+        """Returns (uint8 ``[h, w, 3]`` RGB, monotonic seconds at which it was taken)."""
+
+    def close(self) -> None: ...
+
+
+def short(view: str) -> str:
+    """Name of a view without the dataset's prefix: ``observation.images.front`` -> ``front``."""
+    return view.rsplit(".", 1)[-1]
+
+
+def open(address: str, size_px: tuple[int, int]) -> Camera:
+    """Open a camera.
+
+    Args:
+        address: ``camera://host:port/view`` (a simulated one), ``v4l2:///dev/video0`` or
+            ``file:///clip.mp4`` (repeated for ever, at its own rate).
+        size_px: (height, width) that ``read`` shall give.
+
+    Raises:
+        UserError: the address is wrong, or nothing answers there.
+    """
+    uri = parse(address, CAMERA_SCHEMES)
+    uri.allow(*(("width", "height", "fps") if uri.scheme == "v4l2" else ()))
+    if uri.scheme == "camera":
+        return SimulatedCamera(uri, size_px)
+    return AvCamera(uri, size_px)
+
+
+class SimulatedCamera:
+    """Pictures of an emulator, asked for over its side channel (see sidechannel.py)."""
+
+    def __init__(self, uri: Uri, size_px: tuple[int, int]) -> None:
+        from .sidechannel import Client
+
+        self._view = uri.path.strip("/")
+        self._size_px = size_px
+        self._client = Client(uri.host, uri.port)
+        self.read()
+
+    def read(self) -> tuple[np.ndarray, float]:
+        answer, data = self._client.ask({"get": "frame", "view": self._view})
+        shape = tuple(answer["shape"])
+        if shape != (*self._size_px, 3):
+            raise UserError(
+                f"camera {self._view} gives {shape[0]} x {shape[1]} px and the arm's address asks "
+                f"for {self._size_px[0]} x {self._size_px[1]}: set height= and width= alike"
+            )
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape), float(answer["time_s"])
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class AvCamera:
+    """A v4l2 device or a video file, decoded on a thread of its own so that ``read`` never waits.
+
+    Raises:
+        UserError: the device or the file does not open.
+        RobotFault (from ``read``): no picture for two seconds.
+    """
+
+    def __init__(self, uri: Uri, size_px: tuple[int, int], patience_s: float = 2.0) -> None:
+        import av
+
+        self._name = uri.path
+        self._live = uri.scheme == "v4l2"
+        self._size_px = size_px
+        self._patience_s = patience_s
+        options = {}
+        if self._live:
+            options["framerate"] = str(uri.number("fps", 30))
+            if "width" in uri.query or "height" in uri.query:
+                options["video_size"] = f"{uri.number('width', 640)}x{uri.number('height', 480)}"
+        form = "v4l2" if self._live else None
+        try:
+            self._container: Any = av.open(uri.path, format=form, options=options)
+            self._stream = self._container.streams.video[0]
+        except (OSError, ValueError, IndexError) as error:
+            raise UserError(
+                f"camera {uri}: {error}; a v4l2 device needs you in the group video"
+            ) from error
+        self._fresh = threading.Condition()
+        self._newest: tuple[np.ndarray, float] | None = None
+        self._error = ""
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name=f"camera {uri.path}", daemon=True)
+        self._thread.start()
+
+    def read(self) -> tuple[np.ndarray, float]:
+        with self._fresh:
+            self._fresh.wait_for(lambda: self._newest or self._error, self._patience_s)
+            if self._error or self._newest is None:
+                raise RobotFault(f"camera {self._name}: {self._error or 'no picture came'}")
+            if time.monotonic() - self._newest[1] > self._patience_s:
+                raise RobotFault(f"camera {self._name}: no picture for {self._patience_s} s")
+            return self._newest
+
+    def close(self) -> None:
+        self._stopped = True
+        self._thread.join(self._patience_s)
+        self._container.close()
+
+    def _run(self) -> None:
+        try:
+            height, width = self._size_px
+            period_s = 0.0 if self._live else 1 / float(self._stream.average_rate or 30)
+            while not self._stopped:
+                for frame in self._container.decode(self._stream):
+                    picture = frame.to_ndarray(width=width, height=height, format="rgb24")
+                    with self._fresh:
+                        self._newest = (picture, time.monotonic())
+                        self._fresh.notify_all()
+                    if self._stopped:
+                        return
+                    time.sleep(period_s)
+                if self._live:
+                    raise RobotFault("the device stopped sending")
+                self._container.seek(0)
+        except Exception as error:  # handed to the reader, who can be told
+            with self._fresh:
+                self._error = str(error) or type(error).__name__
+                self._fresh.notify_all()

@@ -1,0 +1,112 @@
+"""The emulator's second wire: pictures, scores and faults, apart from the bytes of the bus.
+
+One message is two big-endian uint32 (bytes of JSON, bytes of data), then JSON, then data. Requests
+are JSON alone; an answer with ``error`` is raised at the asker. Local use: 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import UserError
+from .base import RobotFault
+
+_HEAD = struct.Struct("!II")
+# A picture of 2048 x 2048; anything longer is no message of ours.
+_MOST_BYTES = 3 * 2048 * 2048
+
+Handler = Callable[[dict[str, Any]], tuple[dict[str, Any], bytes]]
+
+
+def pack(message: dict[str, Any], data: bytes = b"") -> bytes:
+    """One message as bytes."""
+    text = json.dumps(message).encode()
+    return _HEAD.pack(len(text), len(data)) + text + data
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """One message; EOFError when the other side has gone, ValueError when it is not ours."""
+    text_bytes, data_bytes = _HEAD.unpack(_exactly(sock, _HEAD.size))
+    if text_bytes > 1 << 16 or data_bytes > _MOST_BYTES:
+        raise ValueError("a message of another protocol")
+    message = json.loads(_exactly(sock, text_bytes))
+    if not isinstance(message, dict):
+        raise ValueError("a message of another protocol")
+    return message, _exactly(sock, data_bytes)
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = sock.recv(count - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+class Client:
+    """Asks an emulator. One question at a time, from any thread."""
+
+    def __init__(self, host: str, port: int, timeout_s: float = 5.0) -> None:
+        self._name = f"{host}:{port}"
+        self._lock = threading.Lock()
+        try:
+            self._sock = socket.create_connection((host, port), timeout_s)
+        except OSError as error:
+            raise UserError(f"no emulator answers at {self._name}: {error}") from error
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Returns (answer, data). UserError if the request is refused, RobotFault if nobody is there."""
+        with self._lock:
+            try:
+                self._sock.sendall(pack(request))
+                answer, data = receive(self._sock)
+            except (OSError, EOFError, ValueError) as error:
+                reason = str(error) or "it has gone"
+                raise RobotFault(f"emulator at {self._name} does not answer: {reason}") from error
+        if "error" in answer:
+            raise UserError(f"emulator: {answer['error']}")
+        return answer, data
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Server:
+    """Answers on 127.0.0.1, a thread a client, until ``close``."""
+
+    def __init__(self, handler: Handler, port: int = 0) -> None:
+        class Conversation(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    while True:
+                        request, _ = receive(self.request)
+                        try:
+                            answer, data = handler(request)
+                        except UserError as error:
+                            answer, data = {"error": str(error)}, b""
+                        self.request.sendall(pack(answer, data))
+                except (EOFError, OSError, ValueError):
+                    return
+
+        class Listener(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self._listener = Listener(("127.0.0.1", port), Conversation)
+        self.port: int = self._listener.server_address[1]
+        self._thread = threading.Thread(target=self._listener.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()

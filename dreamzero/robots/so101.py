@@ -1,0 +1,137 @@
+"""SO-100/101: five joints and a gripper of Feetech STS3215 on one bus, cameras beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ..embodiments import Embodiment
+from ..errors import UserError
+from ..types import Observation
+from . import calibration, camera, feetech
+from .base import Features, Robot, RobotFault
+from .bus import Bus
+from .calibration import Calibration
+from .camera import Camera
+from .clock import Clock
+from .transport import Link, SerialLink
+from .uri import Uri
+
+OPTIONS = ("baud", "calibration", "camera", "width", "height", "relax")
+_TORQUE = feetech.STS3215["torque_enable"]
+_GOAL = feetech.STS3215["goal_position"]
+_POSITION = feetech.STS3215["present_position"]
+_MODEL = feetech.STS3215["model"]
+
+
+class So101(Robot):
+    """The arm behind a byte stream.
+
+    Connecting reads where the arm stands, makes that the goal, and only then switches torque on, so
+    that nothing jumps. Positions are read with one sync read and written with one sync write.
+
+    Args:
+        uri: ``serial:///dev/ttyACM0?baud=1000000`` or ``tcp://host:port``. Options: ``calibration``
+            (JSON file), ``camera`` (address, for the first view of the card; write
+            ``camera.<view>`` for others), ``width`` and ``height`` of the pictures in px,
+            ``relax=1`` to switch torque off on close (the arm then sinks).
+        card: an embodiment card of six action dimensions.
+        calib: ticks to rad; default from the URI, else that of the emulator.
+        link: how to open the byte stream (tests).
+    """
+
+    def __init__(
+        self,
+        uri: Uri,
+        card: Embodiment,
+        move: bool = True,
+        calib: Calibration | None = None,
+        clock: Clock | None = None,
+        speed: float = 1.0,
+        link: Callable[[Uri], Link] = SerialLink,
+    ) -> None:
+        extra = tuple(f"camera.{camera.short(view)}" for view in card.views)
+        uri.allow(*OPTIONS, *extra)
+        if calib is None:
+            path = uri.query.get("calibration")
+            calib = Calibration.load(path) if path else calibration.SO101
+        if len(calib.joints) != card.action_dim or card.state_dim != card.action_dim:
+            raise UserError(
+                f"{uri}: {len(calib.joints)} servos do not make the {card.action_dim} actions and "
+                f"{card.state_dim} states of {card.name}"
+            )
+        self.uri = uri
+        self.calibration = calib
+        self._camera_uris = _camera_uris(uri, card)
+        size = (uri.number("height", card.canvas_px[0]), uri.number("width", card.canvas_px[1]))
+        views = {view: size for view in self._camera_uris}
+        super().__init__(card, Features.from_card(card, views, calib.names), clock, move, speed)
+        self._relax = uri.query.get("relax") == "1"
+        self._open_link = link
+        self._bus: Bus | None = None
+        self._cameras: dict[str, Camera] = {}
+
+    def __str__(self) -> str:
+        return f"{self.card.robot} on {self.uri.path or f'{self.uri.host}:{self.uri.port}'}"
+
+    @property
+    def bus(self) -> Bus:
+        """The open bus, for reading other registers; RobotFault while disconnected."""
+        if self._bus is None:
+            raise RobotFault(f"{self} is not connected: call connect(), or use `with`")
+        return self._bus
+
+    def _open(self) -> None:
+        self._bus = Bus(self._open_link(self.uri))
+        ids = self.calibration.ids
+        for servo, model in self._bus.sync_read(_MODEL, ids).items():
+            if model != feetech.MODEL_STS3215:
+                raise RobotFault(
+                    f"{self}: servo id {servo} says it is model {model}, not an STS3215 "
+                    f"({feetech.MODEL_STS3215})"
+                )
+        for view, address in self._camera_uris.items():
+            self._cameras[view] = camera.open(address, self.features.views[view])
+        if self.move:
+            self._bus.sync_write(_GOAL, self._bus.sync_read(_POSITION, ids))
+            for servo in ids:
+                self._bus.write(servo, _TORQUE, 1)
+
+    def _observe(self, views: tuple[str, ...]) -> Observation:
+        ticks = self.bus.sync_read(_POSITION, self.calibration.ids)
+        time_s = self.clock.now()
+        frames = {}
+        for view in views:
+            frames[view], time_s = self._cameras[view].read()
+        return Observation(frames, self.calibration.to_values(ticks), time_s)
+
+    def _send(self, action: np.ndarray) -> np.ndarray:
+        ticks = self.calibration.to_ticks(action)
+        if self.move:
+            self.bus.sync_write(_GOAL, ticks)
+        return self.calibration.to_values(ticks)
+
+    def _close(self) -> None:
+        if self._bus is not None:
+            try:
+                if self._relax and self.move:
+                    self._bus.sync_write(_TORQUE, dict.fromkeys(self.calibration.ids, 0))
+            except RobotFault:
+                pass  # the wire is gone, and with it the wish
+            self._bus.link.close()
+            self._bus = None
+        for source in self._cameras.values():
+            source.close()
+        self._cameras = {}
+
+
+def _camera_uris(uri: Uri, card: Embodiment) -> Mapping[str, str]:
+    """View -> camera address, for the views that have one."""
+    found = {}
+    for i, view in enumerate(card.views):
+        keys = [f"camera.{camera.short(view)}"] + ["camera"] * (i == 0)
+        for key in keys:
+            if key in uri.query:
+                found[view] = uri.query[key]
+    return found

@@ -1,0 +1,126 @@
+"""Byte streams to a robot, with errors that say what to do. pyserial carries serial ports,
+pseudo-terminals and serial-to-TCP bridges (``socket://``) alike."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any, Protocol
+
+from ..errors import UserError
+from .base import RobotFault
+from .uri import Uri
+
+
+class Link(Protocol):
+    """An open byte stream. ``name`` and ``detail`` are for messages: port, and how it was opened."""
+
+    name: str
+    detail: str
+
+    def write(self, data: bytes) -> None: ...
+
+    def read(self, timeout_s: float) -> bytes:
+        """Bytes that are there, after waiting for the first up to ``timeout_s``; b"" if none."""
+
+    def discard_input(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def explain_open_error(error: BaseException, port: str) -> str:
+    """One line on why a port did not open, and the remedy.
+
+    Args:
+        error: what pyserial or the system raised.
+        port: device path, or host and port.
+    """
+    code = getattr(error, "errno", None)
+    text = str(error)
+    if code == errno.EACCES or "Permission denied" in text:
+        return (
+            f"no permission to open {port}: add yourself to dialout "
+            "(sudo usermod -aG dialout $USER) and log in again"
+        )
+    if code == errno.ENOENT or "No such file" in text:
+        return f"there is no {port}; serial ports here: {', '.join(ports()) or 'none'}"
+    if code in (errno.EBUSY, errno.EAGAIN) or "lock" in text:
+        return f"{port} is in use by another program: close it (lsof {port} names it)"
+    if isinstance(error, ValueError) or code in (errno.EINVAL, errno.ENOTTY):
+        return f"{port} is no serial port, or does not take this baud rate: {text}"
+    if "Could not open port socket" in text or isinstance(error, ConnectionError):
+        return f"nobody answers at {port}: is the bridge on, and the port number right? ({text})"
+    return f"cannot open {port}: {text}"
+
+
+def ports() -> list[str]:
+    """Device paths of the serial ports of this machine."""
+    from serial.tools import list_ports
+
+    return sorted(port.device for port in list_ports.comports())
+
+
+class SerialLink:
+    """A pyserial port, opened exclusively: two programs on one bus garble each other.
+
+    Args:
+        uri: ``serial:///dev/...?baud=`` or ``tcp://host:port`` (raw bytes, as ser2net sends).
+
+    Raises:
+        UserError: the port is missing, forbidden, busy, or takes no such baud rate.
+    """
+
+    def __init__(self, uri: Uri) -> None:
+        import serial
+
+        baud = uri.number("baud", 1_000_000)
+        tcp = uri.scheme == "tcp"
+        self.name = f"{uri.host}:{uri.port}" if tcp else uri.path
+        self.detail = "tcp" if tcp else f"{baud} baud"
+        if not tcp and os.path.exists(uri.path) and not os.access(uri.path, os.R_OK | os.W_OK):
+            raise UserError(explain_open_error(PermissionError(errno.EACCES, ""), self.name))
+        url = f"socket://{uri.host}:{uri.port}" if tcp else uri.path
+        options: dict[str, Any] = {} if tcp else {"exclusive": True}
+        try:
+            self._port = serial.serial_for_url(
+                url, baudrate=baud, timeout=0, write_timeout=0.5, **options
+            )
+        except (serial.SerialException, ValueError, OSError) as error:
+            raise UserError(explain_open_error(error, self.name)) from error
+        self._errors = (serial.SerialException, OSError, TypeError)
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._port.write(data)
+        except self._errors as error:
+            raise self._lost(error) from error
+
+    def read(self, timeout_s: float) -> bytes:
+        try:
+            self._port.timeout = timeout_s
+            first: bytes = self._port.read(1)
+            if not first:
+                return b""
+            self._port.timeout = 0
+            return first + bytes(self._port.read(max(self._port.in_waiting, 256)))
+        except self._errors as error:
+            raise self._lost(error) from error
+
+    def discard_input(self) -> None:
+        try:
+            self._port.reset_input_buffer()
+        except self._errors as error:
+            raise self._lost(error) from error
+        except Exception as error:  # termios.error, which is no OSError
+            raise self._lost(error) from error
+
+    def close(self) -> None:
+        try:
+            self._port.close()
+        except Exception:  # a port that has vanished cannot be closed better than this
+            pass
+
+    def _lost(self, error: BaseException) -> RobotFault:
+        return RobotFault(
+            f"lost {self.name} ({self.detail}): {error}. Is the cable in and the power on?"
+        )

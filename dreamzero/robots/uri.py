@@ -1,0 +1,99 @@
+"""Addresses of robots and cameras: ``serial:///dev/ttyACM0?baud=1000000``, ``sim://so101``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from ..errors import UserError
+
+_FORMS = {
+    "serial": "serial:///dev/ttyACM0?baud=1000000",
+    "tcp": "tcp://192.168.0.10:4000",
+    "sim": "sim://so101?task=reach&seed=0",
+    "camera": "camera://127.0.0.1:40123/front",
+    "v4l2": "v4l2:///dev/video0",
+    "file": "file:///data/episode.mp4",
+}
+ROBOT_SCHEMES = ("serial", "tcp", "sim")
+CAMERA_SCHEMES = ("camera", "v4l2", "file")
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A parsed address.
+
+    Attributes:
+        scheme: one of the schemes above.
+        host: host of tcp and camera, the robot's name of sim, empty for files.
+        port: TCP port, 0 where the scheme has none.
+        path: device or file, or the view of a camera.
+        query: options, percent-decoded; a repeated one is an error.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hardware(self) -> bool:
+        """Whether something heavy may move: a wire that is not a pseudo-terminal."""
+        return self.scheme == "tcp" or (
+            self.scheme == "serial" and not self.path.startswith("/dev/pts/")
+        )
+
+    def number(self, key: str, default: int) -> int:
+        """A whole positive number of the query."""
+        text = self.query.get(key, str(default))
+        if not text.isdigit() or int(text) == 0:
+            raise UserError(f"{self}: {key}={text} is not a positive whole number")
+        return int(text)
+
+    def allow(self, *keys: str) -> None:
+        """UserError on a query key that is not in ``keys``: a misspelt option must not pass."""
+        for key in self.query:
+            if key not in keys:
+                known = ", ".join(keys) if keys else "none"
+                raise UserError(f"{self}: unknown option {key!r}; known: {known}")
+
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        query = f"?{urlencode(dict(self.query), safe='/:')}" if self.query else ""
+        return f"{self.scheme}://{self.host}{port}{self.path}{query}"
+
+
+def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES) -> Uri:
+    """Take an address apart; UserError says which part is wrong and shows a right one.
+
+    Args:
+        text: the address.
+        schemes: the schemes that make sense here (``ROBOT_SCHEMES`` or ``CAMERA_SCHEMES``).
+    """
+    forms = ", ".join(_FORMS[s] for s in schemes)
+    try:
+        parts = urlsplit(text)
+        port = parts.port or 0
+    except ValueError as error:
+        raise UserError(f"address {text!r}: {error}; right would be {forms}") from None
+    if parts.scheme not in schemes:
+        what = f"unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"
+        raise UserError(f"address {text!r}: {what}; right would be {forms}")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise UserError(f"address {text!r}: an option is given twice")
+    uri = Uri(parts.scheme, parts.hostname or "", port, unquote(parts.path), query)
+    right = f"right would be {_FORMS[uri.scheme]}"
+    if uri.scheme in ("tcp", "camera") and (not uri.host or not uri.port):
+        raise UserError(f"address {text!r}: host or port is missing; {right}")
+    if uri.scheme in ("serial", "v4l2", "file"):
+        if uri.host or uri.port:
+            raise UserError(f"address {text!r}: a device path starts with a third slash; {right}")
+        if uri.path in ("", "/"):
+            raise UserError(f"address {text!r}: the device path is missing; {right}")
+    if uri.scheme == "sim" and (not uri.host or uri.port or uri.path not in ("", "/")):
+        raise UserError(f"address {text!r}: name one robot; {right}")
+    return uri
