@@ -7,7 +7,10 @@ seldom as they allow.
 
 from __future__ import annotations
 
+import os
+import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -212,3 +215,40 @@ class Clip:
         """Release the file."""
         self._frames = None
         self._container.close()
+
+
+class Clips:
+    """The videos opened last; a forked or spawned worker opens its own."""
+
+    def __init__(self, size: int = 16) -> None:
+        self.size = size
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Path, Clip] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.size,))
+
+    def _get(self, path: Path) -> Clip:
+        clip = self._open.pop(path, None) or Clip(path)
+        self._open[path] = clip
+        if len(self._open) > self.size:
+            self._open.popitem(last=False)[1].close()
+        return clip
+
+    def about(self, path: Path) -> Clip:
+        """The clip, for what it states; read frames through ``read`` only."""
+        if os.getpid() != self._pid:
+            self._reset()
+        with self._lock:
+            return self._get(path)
+
+    def read(self, path: Path, indices: np.ndarray) -> np.ndarray:
+        """Frames of one file as uint8 ``[n, h, w, 3]``; safe from several threads."""
+        if os.getpid() != self._pid:
+            self._reset()
+        with self._lock:
+            return self._get(path).read(indices)

@@ -1,0 +1,265 @@
+"""Opening LeRobot datasets: rows in memory, frames on demand, quirks named.
+
+Rows are the clock. ``frames`` takes row numbers and finds, by timestamp, the video frame that belongs to
+each; a video with more frames than rows, or one that starts earlier, is therefore read right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import UserError
+from . import columns
+from . import meta as metadata
+from .lerobot import ACTION, STATE
+from .meta import Episode
+from .video import Clips
+
+__all__ = ["Dataset", "Episode"]
+
+
+class Dataset:
+    """A LeRobot dataset of version 2.0, 2.1 or 3.0, opened for reading.
+
+    Attributes:
+        root: its folder.
+        info: info.json as it stands.
+        version: "v2.0", "v2.1" or "v3.0".
+        fps: rows per second as measured from the timestamps.
+        episodes: those complete on disk.
+        views: view -> (height, width) in pixels, as stored.
+        codecs: view -> codec, as stored.
+        state_names, action_names: one name a dimension; empty where there is no such column.
+        notes: what is wrong but readable, each as "name: explanation".
+    """
+
+    def __init__(self, meta: metadata.Meta) -> None:
+        self.root, self.info, self.version = meta.root, meta.info, meta.version
+        self.episodes = meta.episodes
+        self.described = meta.described
+        self.tasks = sorted({e.task for e in meta.episodes})
+        self.notes = list(meta.notes)
+        self.clips = Clips()
+        self._by_index = {e.index: e for e in self.episodes}
+        self._rows: dict[int, dict[str, np.ndarray]] = {}
+        self._files: dict[Path, dict[str, np.ndarray]] = {}
+        self._frame_of_row: dict[tuple[int, str], np.ndarray] = {}
+        self.views: dict[str, tuple[int, int]] = {}
+        self.codecs: dict[str, str] = {}
+        self.state_names: list[str] = []
+        self.action_names: list[str] = []
+        self._survey()
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open the dataset at ``path``; UserError if it is missing, foreign or unreadable."""
+        return cls(metadata.load(Path(path)))
+
+    @property
+    def has_action(self) -> bool:
+        """Whether rows hold actions; False for video-only recordings."""
+        return bool(self.action_names)
+
+    def episode(self, index: int) -> Episode:
+        """The episode of that number; UserError names the range."""
+        if index not in self._by_index:
+            first, last = self.episodes[0].index, self.episodes[-1].index
+            raise UserError(
+                f"{self.root} has no episode {index}; on disk are {len(self.episodes)}, "
+                f"from {first} to {last}"
+            )
+        return self._by_index[index]
+
+    def rows(self, episode: int) -> dict[str, np.ndarray]:
+        """All rows of one episode, read once and then kept.
+
+        Returns:
+            ``state`` float32 ``[t, s]``, ``action`` float32 ``[t, a]`` (width 0 where not recorded),
+            ``timestamp`` float64 ``[t]`` in seconds.
+        """
+        if episode not in self._rows:
+            source = self.episode(episode)
+            file = self._load(source.data)
+            mine = slice(None)
+            if self.version == "v3.0":
+                numbers = file["episode_index"]
+                ends = np.searchsorted(numbers, [episode, episode + 1])
+                mine = slice(int(ends[0]), int(ends[1]))
+            self._rows[episode] = {
+                name: file[name][mine] for name in ("state", "action", "timestamp")
+            }
+            if not len(self._rows[episode]["timestamp"]):
+                del self._rows[episode]
+                raise UserError(f"{source.data} holds no row of episode {episode}")
+            if self.version != "v3.0":
+                self._files.pop(source.data)
+        return self._rows[episode]
+
+    def frame_of_row(self, episode: int, view: str) -> np.ndarray:
+        """int64 ``[t]``: the frame within the view's file that belongs to each row.
+
+        It is the one nearest in time. Where a container's clock contradicts the rows although it has
+        as many frames (a wrong rate in the header), frames are counted instead.
+        """
+        key = (episode, view)
+        if key not in self._frame_of_row:
+            span = self.episode(episode).videos.get(view)
+            if span is None:
+                raise UserError(f"{self.root} has no view {view!r}; it has {list(self.views)}")
+            times = self.clips.about(span.path).times_s
+            first, stop = 0, len(times)
+            if span.to_s is not None:
+                half = 0.5 / self.fps
+                first = int(np.searchsorted(times, span.from_s - half))
+                stop = int(np.searchsorted(times, span.to_s - half))
+            if stop <= first:
+                raise UserError(f"{span.path} holds no frame of episode {episode}")
+            self._frame_of_row[key] = self._align(
+                self.rows(episode)["timestamp"], times[first:stop] - times[first], first
+            )
+        return self._frame_of_row[key]
+
+    def frames(
+        self, episode: int, view: str, rows: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Frames of one view as uint8 ``[n, h, w, 3]`` RGB, for row numbers ``rows`` (all by default).
+
+        Raises:
+            UserError: unknown episode or view, a row outside the episode, or a damaged file.
+        """
+        places = self.frame_of_row(episode, view)
+        if rows is not None:
+            wanted = np.asarray(rows, dtype=np.int64)
+            if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(places)):
+                raise UserError(
+                    f"episode {episode} has rows 0 to {len(places) - 1}; "
+                    f"{wanted.min()} to {wanted.max()} asked for"
+                )
+            places = places[wanted]
+        return self.clips.read(self.episode(episode).videos[view].path, places)
+
+    def _align(self, stamps: np.ndarray, times: np.ndarray, first: int) -> np.ndarray:
+        rows, frames = len(stamps), len(times)
+        step = 1.0 / self.fps
+        if not 0 <= stamps[0] <= 2.5 * step:
+            stamps = stamps - stamps[0]
+        spans = (times[-1], stamps[-1] - stamps[0])
+        clock_differs = abs(spans[0] - spans[1]) > max(0.05 * spans[1], 4 * step)
+        if abs(frames - rows) <= 2 and clock_differs:
+            return first + np.minimum(np.arange(rows), frames - 1)
+        after = np.clip(np.searchsorted(times, stamps), 1, max(frames - 1, 1))
+        before = after - 1
+        if frames == 1:
+            return np.full(rows, first, dtype=np.int64)
+        nearer = np.where(stamps - times[before] <= times[after] - stamps, before, after)
+        return first + nearer.astype(np.int64)
+
+    def _load(self, path: Path) -> dict[str, np.ndarray]:
+        if path in self._files:
+            return self._files[path]
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} is not readable parquet ({error})") from error
+        absent = [k for keys in self._vectors.values() for k in keys if k not in table.column_names]
+        if absent:
+            raise UserError(f"{path} lacks the column {absent[0]}, which other episodes have")
+        t = table.num_rows
+        out = {
+            name: columns.join([columns.matrix(table[key], path) for key in self._vectors[name]], t)
+            for name in ("state", "action")
+        }
+        if "timestamp" in table.column_names:
+            out["timestamp"] = columns.matrix(table["timestamp"], path).astype(np.float64)[:, 0]
+            # float32 seconds carry jitter of their own; the grid they were rounded from is known.
+            if table["timestamp"].type == pa.float32():
+                out["timestamp"] = np.round(out["timestamp"], 5)
+        else:
+            out["timestamp"] = np.arange(t) / float(self.info.get("fps") or 1.0)
+        if self.version == "v3.0":
+            if "episode_index" not in table.column_names:
+                raise UserError(f"{path} lacks the column episode_index")
+            out["episode_index"] = table["episode_index"].to_numpy()
+            order = np.argsort(out["episode_index"], kind="stable")
+            if (np.diff(order) != 1).any():
+                out = {name: values[order] for name, values in out.items()}
+        self._files[path] = out
+        return out
+
+    def _survey(self) -> None:
+        """Learn columns, rate and codecs from the first episode, and note what differs from info."""
+        first = self.episodes[0]
+        schema = pq.read_schema(first.data)
+        self._vectors = {
+            "state": columns.find(schema, STATE, self.notes),
+            "action": columns.find(schema, ACTION, self.notes),
+        }
+        self.fps = stated = float(self.info.get("fps") or 0.0)
+        rows = self.rows(first.index)
+        self.state_names = self._names("state", rows["state"].shape[1])
+        self.action_names = self._names("action", rows["action"].shape[1])
+        text = [
+            key for keys in self._vectors.values() for key in keys if columns.is_text(schema, key)
+        ]
+        if text:
+            self.notes.append(f"text-columns: {', '.join(text)} are JSON text, not lists; parsed")
+        for key in ("timestamp", "frame_index", "episode_index"):
+            if key not in schema.names:
+                self.notes.append(
+                    f"no-{key.replace('_', '-')}: the column is missing; counted instead"
+                )
+        stamps = rows["timestamp"]
+        steps = np.diff(stamps)
+        if len(steps) and np.median(steps) > 0:
+            self.fps = round(1.0 / float(np.median(steps)), 3)
+            if stated and abs(self.fps - stated) / stated < 0.01:
+                self.fps = stated
+        if not self.fps > 0:
+            raise UserError(f"{self.root}: neither info.json nor the timestamps give a rate")
+        if self.fps != stated:
+            self.notes.append(
+                f"rate: info says {stated:g} fps, timestamps step {1 / self.fps:.4g} s "
+                f"({self.fps:g} fps); the timestamps count"
+            )
+        if stamps[0] > 0.5 / self.fps:
+            self.notes.append(
+                f"timestamp-offset: rows begin at {stamps[0]:.4g} s, so row 0 belongs to the frame "
+                "shown then, not to the first of the file"
+            )
+        for view in first.videos:
+            self._survey_view(first, view, len(stamps))
+
+    def _survey_view(self, episode: Episode, view: str, rows: int) -> None:
+        span = episode.videos[view]
+        clip = self.clips.about(span.path)
+        self.views[view], self.codecs[view] = clip.size_px, clip.codec
+        feature = self.info["features"][view]
+        said = feature.get("info") or feature.get("video_info") or {}
+        codec = str(said.get("video.codec", clip.codec))
+        if codec.replace("libx264", "h264") != clip.codec:
+            self.notes.append(f"codec: {view} is {clip.codec}, info says {codec}")
+        shape = list(feature.get("shape") or [])
+        if shape and sorted(shape) != sorted([*clip.size_px, 3]):
+            self.notes.append(
+                f"size: {view} is {clip.size_px[0]} x {clip.size_px[1]}, info says {shape}"
+            )
+        if clip.truncated:
+            self.notes.append(f"truncated: {span.path.name} of {view} ends too early")
+        if span.to_s is None and len(clip) != rows:
+            self.notes.append(
+                f"frames-rows: {view} has {len(clip)} frames for {rows} rows in episode "
+                f"{episode.index}; matched by timestamp"
+            )
+
+    def _names(self, kind: str, width: int) -> list[str]:
+        keys = self._vectors[kind]
+        found: list[str] = []
+        for key in keys:
+            found += columns.flatten(self.info["features"].get(key, {}).get("names"))
+        return found if len(found) == width else [f"{kind}_{i}" for i in range(width)]
