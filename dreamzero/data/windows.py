@@ -1,0 +1,239 @@
+"""Training samples: a first frame and n blocks, cut from recordings at the card's rates.
+
+For a window that starts at time T (a row's timestamp), frame i is shown at T + i / video_hz, action j is
+commanded at T + j / action_hz, and the state of block b is measured at T + b * block_s, the time of the block's
+first action. Video and state take the row nearest in time; actions see ``resample.actions_at``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils import data
+
+from ..embodiments import Embodiment
+from ..errors import UserError
+from .canvas import Augmentation, augment, compose
+from .normalize import Normalizer, Statistics, compute
+from .reader import Dataset
+from .resample import actions_at, nearest, select, validate
+
+_SLACK_S = 1e-3
+
+
+@dataclass(frozen=True)
+class Window:
+    """One sample of n blocks.
+
+    Attributes:
+        video: uint8 ``[1 + n * frames per block, H, W, 3]``, the canvas.
+        action: float32 ``[n * k, a]`` normalised, zero where ``has_action`` is false.
+        state: float32 ``[n, s]`` normalised, at each block's first step; zero where not recorded.
+        action_mask: bool ``[n * k, a]``, false on steps past the recording's end.
+        frame_mask: bool ``[t]``, false on frames past the recording's end (the last one, held).
+        has_action: false for video-only recordings.
+        prompt: the card's template, filled in.
+        dataset, episode, start_row: where it was cut.
+    """
+
+    video: np.ndarray
+    action: np.ndarray
+    state: np.ndarray
+    action_mask: np.ndarray
+    frame_mask: np.ndarray
+    has_action: bool
+    prompt: str
+    dataset: int
+    episode: int
+    start_row: int
+
+
+class WindowDataset(data.Dataset[Window]):
+    """All windows of some recordings of one robot, as a map-style torch dataset.
+
+    Args:
+        datasets: recordings of the robot the card describes.
+        card: views, rates, fields, prompt.
+        statistics: for normalising; computed from ``datasets`` where None and there are actions.
+        blocks: blocks a window (1 to card.blocks, which is the default).
+        stride: action steps between the starts of two windows; one block by default. A window
+            may run past the end by less than a block.
+        idle: a block is idle when no action dimension moves by more than this share of its
+            range; windows of which more than half the blocks are idle are left out. 0: off.
+        augmentation: varies the video of each sample; None: off.
+        seed: of the augmentation; sample i of epoch e is always the same (``set_epoch``).
+
+    Attributes:
+        normalizer: None where nothing is recorded to normalise.
+        notes: what was left out, and the normaliser's notes.
+
+    Raises:
+        UserError: the card does not fit the recordings, or no window fits into them.
+    """
+
+    def __init__(
+        self,
+        datasets: Dataset | Sequence[Dataset],
+        card: Embodiment,
+        statistics: Statistics | None = None,
+        *,
+        blocks: int | None = None,
+        stride: int | None = None,
+        idle: float = 0.0,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+        self.card = card
+        self.blocks = card.blocks if blocks is None else blocks
+        self.stride = card.horizon if stride is None else stride
+        self.augmentation, self.seed, self.epoch = augmentation, seed, 0
+        self.notes: list[str] = []
+        if not 1 <= self.blocks <= card.blocks:
+            raise UserError(f"blocks is {self.blocks}; card {card.name} allows 1 to {card.blocks}")
+        if self.stride < 1:
+            raise UserError(f"stride is {self.stride}; it must be at least 1 action step")
+        for d in self.datasets:
+            self._fits(d)
+        self.normalizer = self._normalizer(statistics)
+        if self.normalizer is not None:
+            self.notes += self.normalizer.notes
+        self._index: list[tuple[int, int, float]] = []
+        self._collect(idle)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other augmentations from here on."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Window:
+        """The window of that number, a few milliseconds at 64 x 64."""
+        which, episode, start = self._index[index]
+        dataset, card = self.datasets[which], self.card
+        rows = dataset.rows(episode)
+        times = rows["timestamp"]
+        frames = 1 + self.blocks * card.frames_per_block
+        at = start + np.arange(frames) / card.video_hz
+        shown = nearest(times, at)
+        views = [dataset.frames(episode, view, shown) for view in card.views]
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, index))
+            views = augment(views, self.augmentation, rng)
+        action, state, mask, has_action = self._vectors(rows, start)
+        return Window(
+            video=compose(views, card.layout, card.canvas_px),
+            action=action,
+            state=state,
+            action_mask=mask,
+            frame_mask=self._within(times, at),
+            has_action=has_action,
+            prompt=card.render_prompt(dataset.episode(episode).task),
+            dataset=which,
+            episode=episode,
+            start_row=int(shown[0]),
+        )
+
+    def _vectors(
+        self, rows: dict[str, np.ndarray], start: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """(action, state, action_mask, has_action) as in ``Window``."""
+        card, n, k = self.card, self.blocks, self.card.horizon
+        times = rows["timestamp"]
+        action = np.zeros((n * k, card.action_dim), dtype=np.float32)
+        state = np.zeros((n, card.state_dim), dtype=np.float32)
+        mask = np.zeros((n * k, card.action_dim), dtype=bool)
+        if self.normalizer is None or (card.state_dim and not rows["state"].shape[1]):
+            return action, state, mask, False
+        raw, first = self._raw(rows, start)
+        state = self.normalizer.state(first)
+        if raw is None:
+            return action, state, mask, False
+        action = self.normalizer.action(raw, first).reshape(n * k, -1)
+        at = start + np.arange(n * k) / card.action_hz
+        mask[:] = self._within(times, at)[:, None]
+        return action, state, mask, True
+
+    @staticmethod
+    def _within(times: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """bool: which instants still belong to the last row or to one before it."""
+        half = 0.5 * float(times[-1] - times[-2]) if len(times) > 1 else 0.0
+        return np.asarray(at <= times[-1] + half + _SLACK_S)
+
+    def _raw(
+        self, rows: dict[str, np.ndarray], start: float
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """(absolute actions ``[n, k, a]`` or None, states ``[n, s]`` at the blocks' starts), SI."""
+        card, n, k = self.card, self.blocks, self.card.horizon
+        times = rows["timestamp"]
+        begins = nearest(times, start + np.arange(n) * card.block_s)
+        first = select(card.state, rows["state"])[begins]
+        if not (card.has_action and rows["action"].shape[1]):
+            return None, first
+        at = start + np.arange(n * k) / card.action_hz
+        flat = actions_at(card.action, times, rows["action"], at)
+        return flat.reshape(n, k, -1), first
+
+    def _fits(self, dataset: Dataset) -> None:
+        validate(dataset, self.card)
+        absent = [view for view in self.card.views if view not in dataset.views]
+        if absent:
+            raise UserError(
+                f"{dataset.root}: card {self.card.name} looks through {', '.join(absent)}; "
+                f"the dataset has {', '.join(dataset.views) or 'no video'}"
+            )
+
+    def _normalizer(self, statistics: Statistics | None) -> Normalizer | None:
+        if not self.card.state_dim and not self.card.action_dim:
+            return None
+        found = compute(self.datasets, self.card) if statistics is None else statistics
+        if not found.state and not found.action:
+            return None
+        if self.card.action and not found.action:
+            # Video with states only: the states are used, the actions never come up.
+            return Normalizer(self.card.with_(action=()), found)
+        return Normalizer(self.card, found)
+
+    def _collect(self, idle: float) -> None:
+        card = self.card
+        short = left_out = 0
+        for which, dataset in enumerate(self.datasets):
+            for episode in dataset.episodes:
+                times = dataset.rows(episode.index)["timestamp"]
+                span = float(times[-1] - times[0])
+                # The window must begin its last block before the recording ends.
+                last = span - (self.blocks - 1) * card.block_s - _SLACK_S
+                count = int(np.floor(last * card.action_hz / self.stride)) + 1 if last > 0 else 0
+                short += count < 1
+                for i in range(max(count, 0)):
+                    at = times[0] + i * self.stride / card.action_hz
+                    start = float(times[nearest(times, np.array([at]))[0]])
+                    if idle > 0 and self._is_idle(dataset.rows(episode.index), start, idle):
+                        left_out += 1
+                    else:
+                        self._index.append((which, episode.index, start))
+        if short:
+            self.notes.append(
+                f"short: {short} episodes hold less than {self.blocks - 1} blocks of "
+                f"{card.block_s:.3g} s and a bit; left out"
+            )
+        if left_out:
+            self.notes.append(f"idle: {left_out} windows in which nothing moves; left out")
+        if not self._index:
+            raise UserError(
+                f"no window of {self.blocks} blocks ({self.blocks * card.block_s:.3g} s) fits into "
+                f"{', '.join(str(d.root) for d in self.datasets)} ({'; '.join(self.notes)})"
+            )
+
+    def _is_idle(self, rows: dict[str, np.ndarray], start: float, share: float) -> bool:
+        if self.normalizer is None or (self.card.state_dim and not rows["state"].shape[1]):
+            return False
+        raw, _ = self._raw(rows, start)
+        if raw is None:
+            return False
+        span = self.normalizer.action_range
+        moves = (np.ptp(raw, axis=1) > share * span) & (span > 0)
+        return bool((~moves.any(axis=-1)).mean() > 0.5)
