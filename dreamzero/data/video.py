@@ -77,7 +77,7 @@ class Encoder:
             )
         for i, image in enumerate(frames):
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = self._reformatter.reformat(rgb, format=self.pixel_format)
+            frame = self._reformatter.reformat(rgb, format=self.pixel_format, threads=1)
             frame.pts = self.frames
             frame.time_base = self._stream.codec_context.time_base
             first = keyframe and i == 0
@@ -204,7 +204,7 @@ class Clip:
                 raise UserError(
                     f"{self.path}: frame {index} cannot be decoded ({error})"
                 ) from error
-            rgb = self._reformatter.reformat(frame, format="rgb24")
+            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
             slots = first_use[index]
             out[slots[0]] = rgb.to_ndarray()
             for slot in slots[1:]:
