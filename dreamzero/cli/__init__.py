@@ -64,7 +64,9 @@ def build_parser(verb: str | None = None) -> Parser:
     """The parser; only ``verb``'s own module is imported, the others are listed with their help."""
     parser = Parser(prog="dreamzero", description="DreamZero: one model that dreams video and acts")
     parser.add_argument("--version", action="version", version=f"dreamzero {__version__}")
-    subparsers = parser.add_subparsers(dest="verb", metavar="verb", title="verbs")
+    subparsers = parser.add_subparsers(
+        dest="verb", metavar="verb", title="verbs (dreamzero VERB --help says more)"
+    )
     for name in available_verbs():
         if name == verb:
             importlib.import_module(f"dreamzero.cli.{name}").add(subparsers)

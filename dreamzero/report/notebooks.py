@@ -138,6 +138,7 @@ def run(
 def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], progress: bool) -> None:
     with kernel_environment():
         import papermill
+        from traitlets.config import Config
 
         try:
             papermill.execute_notebook(
@@ -145,6 +146,8 @@ def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], prog
                 str(staging / EXECUTED),
                 parameters=parameters,
                 kernel_name="python3",
+                # Sockets in the file system: no open port, and nothing for the kernel to warn of.
+                config=Config({"KernelManager": {"transport": "ipc"}}),
                 progress_bar={"desc": notebook.name, "file": sys.stderr} if progress else False,
             )
         except papermill.PapermillExecutionError as error:

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Make the virtual environment that `make report` and `make test` use; quick when it is there.
+# PYTHON chooses the interpreter. For a CPU-only torch where PyPI's is the CUDA build, point pip at
+# PyTorch's CPU index first: pip config set global.extra-index-url https://download.pytorch.org/whl/cpu
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=.venv
+stamp=$venv/.setup
+wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
+
+# MuJoCo draws through EGL; a bare Debian has neither the library nor Mesa's driver for it.
+missing_gl() {
+  [ "$(uname -s)" = Linux ] || return 1
+  ! ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1' ||
+    ! ls /usr/share/glvnd/egl_vendor.d/*.json /etc/glvnd/egl_vendor.d/*.json >/dev/null 2>&1
+}
+if missing_gl; then
+  install="apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing libEGL and Mesa's driver (for rendering without a display)"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null && $install -qq >/dev/null
+  else
+    echo "setup: rendering needs libEGL and Mesa's driver; run once: sudo $install" >&2
+  fi
+fi
+
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  exit 0
+fi
+
+python=${PYTHON:-}
+for candidate in python3 python3.13 python3.12 python3.11; do
+  [ -n "$python" ] && break
+  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+  fi
+done
+if [ -z "$python" ]; then
+  echo "setup: Python 3.11 or later is needed; name it with PYTHON=/path/to/python3.12" >&2
+  exit 2
+fi
+
+if [ ! -x $venv/bin/python ]; then
+  echo "setup: making $venv with $("$python" --version)"
+  "$python" -m venv $venv || {
+    echo "setup: no venv module; run once: sudo apt-get install -y python3-venv" >&2
+    exit 2
+  }
+fi
+pip="$venv/bin/python -m pip --disable-pip-version-check -q"
+echo "setup: installing (a few minutes the first time)"
+$pip install --upgrade pip
+# torch first and pinned: otherwise a dependency may choose another build of it.
+$pip install "$(grep -m1 '^torch==' constraints.txt)"
+$pip install -e '.[all,dev]' -c constraints.txt
+echo "$wanted" >"$stamp"
+echo "setup: done"
