@@ -9,7 +9,8 @@ from __future__ import annotations
 from ..embodiments import Embodiment
 from ..errors import UserError
 from .base import Features, Robot, RobotFault
-from .emulator import Emulator, EmulatorConfig
+from .emulated import EmulatorConfig
+from .emulator import Emulator
 from .loop import run_episode
 from .policies import HoldPolicy, ReplayPolicy
 from .runlog import RunLog

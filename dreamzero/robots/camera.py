@@ -135,7 +135,7 @@ class AvCamera:
                 if self._live:
                     raise RobotFault("the device stopped sending")
                 self._container.seek(0)
-        except Exception as error:  # handed to the reader, who can be told
+        except Exception as error:  # noqa: BLE001  handed to the reader, who can be told
             with self._fresh:
                 self._error = str(error) or type(error).__name__
                 self._fresh.notify_all()

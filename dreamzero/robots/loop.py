@@ -21,7 +21,7 @@ import numpy as np
 
 from ..embodiments import FRAMES_PER_LATENT, Embodiment
 from ..errors import UserError
-from ..types import Policy
+from ..types import ActionChunk, Policy
 from .base import Robot, RobotFault
 from .recorder import Recorder
 from .runlog import ChunkRecord, RunLog
@@ -167,7 +167,7 @@ class _Loop:
         clock = self.robot.clock
         begin = clock.now()
         self.recorder.begin(begin)
-        self._look(begin)
+        self._look()
         self._ask(begin)
         tick = 0
         while True:
@@ -231,7 +231,7 @@ class _Loop:
                 anchor_s=anchor,
                 think_s=answer.think_s,
                 frames=self.seen,
-                dropped_steps=int(round((due - anchor) * chunk.rate_hz)),
+                dropped_steps=round((due - anchor) * chunk.rate_hz),
                 actions=np.asarray(chunk.actions, np.float32),
                 video=chunk.video,
                 info=dict(chunk.info),
@@ -270,26 +270,27 @@ class _Loop:
         if wanted <= 0:
             self.recorder.state(self.robot.observe(views=()))
             return False
-        self._look(due, wanted)
+        # Never past a boundary in one go: a policy is given whole latents.
+        self._look(min(wanted, self.frames - self.recorder.taken % self.frames))
         # While an answer is awaited another question would mix up the policy: wait for the next.
         taken = self.recorder.taken
         return taken >= self.frames and taken % self.frames == 0 and not self.thinker.busy
 
-    def _look(self, due: float, count: int = 1) -> None:
+    def _look(self, count: int = 1) -> None:
         observation = self.robot.observe()
         self.recorder.state(observation)
         self.recorder.frame(observation, count)
-        self.asked_s = due
 
     def _ask(self, due: float) -> None:
         """Give the policy what was seen since the last time, and have it think."""
         frames, state, self.seen = self.recorder.drain()
+        self.asked_s = due
         if self.origin_s is not None:
             self.origin_s = due if self.overlapped else None
 
         policy = self.policy
 
-        def thought():  # type: ignore[no-untyped-def]
+        def thought() -> ActionChunk:
             policy.observe(frames, state)
             return policy.act()
 

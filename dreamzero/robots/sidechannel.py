@@ -37,7 +37,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
         raise ValueError("a message of another protocol")
     message = json.loads(_exactly(sock, text_bytes))
     if not isinstance(message, dict):
-        raise ValueError("a message of another protocol")
+        raise ValueError("a message of another protocol")  # noqa: TRY004  bad bytes, not bad code
     return message, _exactly(sock, data_bytes)
 
 

@@ -62,7 +62,7 @@ class ThreadThinker:
         try:
             chunk = thought()
             self._answer = Answer(chunk, time.perf_counter() - begin)
-        except BaseException as error:  # raised again where the loop polls
+        except BaseException as error:  # noqa: BLE001  raised again where the loop polls
             self._answer = error
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import errno
 import os
+import termios
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..errors import UserError
 from .base import RobotFault
 from .uri import Uri
+
+# What pyserial lets through when a port vanishes while in use; termios.error is no OSError.
+_LOST = (OSError, TypeError, termios.error)
 
 
 class Link(Protocol):
@@ -87,12 +92,11 @@ class SerialLink:
             )
         except (serial.SerialException, ValueError, OSError) as error:
             raise UserError(explain_open_error(error, self.name)) from error
-        self._errors = (serial.SerialException, OSError, TypeError)
 
     def write(self, data: bytes) -> None:
         try:
             self._port.write(data)
-        except self._errors as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     def read(self, timeout_s: float) -> bytes:
@@ -103,22 +107,19 @@ class SerialLink:
                 return b""
             self._port.timeout = 0
             return first + bytes(self._port.read(max(self._port.in_waiting, 256)))
-        except self._errors as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     def discard_input(self) -> None:
         try:
             self._port.reset_input_buffer()
-        except self._errors as error:
-            raise self._lost(error) from error
-        except Exception as error:  # termios.error, which is no OSError
+        except _LOST as error:
             raise self._lost(error) from error
 
     def close(self) -> None:
-        try:
+        # A port that has vanished cannot be closed better than this.
+        with suppress(*_LOST):
             self._port.close()
-        except Exception:  # a port that has vanished cannot be closed better than this
-            pass
 
     def _lost(self, error: BaseException) -> RobotFault:
         return RobotFault(

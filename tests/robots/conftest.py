@@ -1,0 +1,89 @@
+"""Arms for tests: one on a simulated clock, and one behind a real pseudo-terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dreamzero import embodiments
+from dreamzero.robots import calibration
+from dreamzero.robots.base import Features, Robot
+from dreamzero.robots.clock import ManualClock
+from dreamzero.robots.emulated import PtyWire
+from dreamzero.robots.servos import ServoBus
+from dreamzero.robots.so101 import So101
+from dreamzero.robots.uri import parse
+from dreamzero.types import Observation
+
+CARD = embodiments.get("tabletop_so101")
+VIEW = CARD.views[0]
+
+
+class ClockworkArm(Robot):
+    """An arm that goes where it is told, on a clock that moves by what each call costs.
+
+    Its pictures carry their number in every pixel.
+    """
+
+    def __init__(self, cost_s: float = 0.0) -> None:
+        clock = ManualClock(100.0)
+        super().__init__(CARD, Features.from_card(CARD, {VIEW: (4, 4)}), clock)
+        self.manual = clock
+        self.cost_s = cost_s
+        self.pose = np.zeros(CARD.action_dim, np.float32)
+        self.sent: list[tuple[float, np.ndarray]] = []
+        self.pictures = 0
+        self.fail_after: int | None = None
+
+    def _open(self) -> None:
+        self.sent = []
+
+    def _observe(self, views: tuple[str, ...]) -> Observation:
+        self.manual.advance(self.cost_s)
+        frames = {}
+        for view in views:
+            frames[view] = np.full((4, 4, 3), self.pictures % 256, np.uint8)
+            self.pictures += 1
+        return Observation(frames, self.pose.copy(), self.manual.now())
+
+    def _send(self, action: np.ndarray) -> np.ndarray:
+        from dreamzero.robots.base import RobotFault
+
+        if self.fail_after is not None and len(self.sent) >= self.fail_after:
+            raise RobotFault("the wire is cut")
+        self.pose = np.asarray(action, np.float32)
+        self.sent.append((self.manual.now(), self.pose))
+        return self.pose
+
+    def _close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def arm() -> Iterator[ClockworkArm]:
+    with ClockworkArm() as robot:
+        yield robot
+
+
+class PtyArm:
+    """Servos on a pty in this process, with nothing that moves them but the test."""
+
+    def __init__(self) -> None:
+        self.bus = ServoBus(calibration.SO101)
+        self.wire = PtyWire(self.bus)
+        self.uri = parse(f"serial://{self.wire.path}")
+
+    def servo(self, identity: int):
+        return next(s for s in self.bus.servos if s.get("id") == identity)
+
+    def driver(self, **options) -> So101:
+        return So101(self.uri, CARD, **options)
+
+
+@pytest.fixture
+def pty_arm() -> Iterator[PtyArm]:
+    arm = PtyArm()
+    yield arm
+    arm.wire.unplug()

@@ -1,0 +1,136 @@
+"""Limits hold for every stream of commands, whatever is in it and whenever it comes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamzero import embodiments
+from dreamzero.errors import UserError
+from dreamzero.robots.safety import Guard, Limits, Watchdog
+
+CARD = embodiments.get("tabletop_so101")
+LIMITS = Limits.from_card(CARD)
+LOWER, UPPER, VELOCITY = (np.array(x) for x in (LIMITS.lower, LIMITS.upper, LIMITS.velocity))
+
+numbers = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0])
+actions = st.lists(numbers, min_size=6, max_size=6).map(np.array)
+commands = st.lists(st.tuples(st.floats(0, 3), actions), max_size=20)
+poses = st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6).map(np.array)
+
+
+@given(poses, commands)
+def test_no_command_leaves_the_limits_or_the_velocity(pose, stream) -> None:
+    guard, now = Guard(LIMITS), 0.0
+    guard.reset(pose, now)
+    last = pose
+    for i, (wait_s, action) in enumerate(stream):
+        now += wait_s
+        decision = guard.check(action, now)
+        sent = decision.action.astype(np.float64)
+        assert np.isfinite(sent).all()
+        assert ((sent >= np.minimum(LOWER, last) - 1e-6) & (sent <= np.maximum(UPPER, last) + 1e-6)).all()
+        elapsed_s = min(wait_s + (LIMITS.period_s if i == 0 else 0), 2 * LIMITS.period_s)
+        if decision.refused:
+            assert not np.isfinite(action).all()
+            np.testing.assert_allclose(sent, last, atol=1e-6)
+        elif i == 0 or not np.isnan(last).any():
+            # Time since the last command that was obeyed may be longer than ``wait_s``.
+            assert (np.abs(sent - last) <= VELOCITY * 2 * LIMITS.period_s + 1e-5).all()
+            if not any(not np.isfinite(a).all() for _, a in stream[:i]):
+                assert (np.abs(sent - last) <= VELOCITY * elapsed_s + 1e-5).all()
+        last = sent
+
+
+@given(poses, poses)
+def test_what_is_allowed_passes_unchanged(pose, action) -> None:
+    pose, action = np.clip(pose, LOWER, UPPER), np.clip(action, LOWER, UPPER)
+    reach = VELOCITY * LIMITS.period_s
+    action = np.clip(action, pose - 0.99 * reach, pose + 0.99 * reach)
+    guard = Guard(LIMITS)
+    guard.reset(pose, 5.0)
+    decision = guard.check(action, 5.0)
+    assert not decision.clipped
+    np.testing.assert_array_equal(decision.action, action.astype(np.float32))
+
+
+def test_what_was_clipped_is_told_by_joint() -> None:
+    guard = Guard(LIMITS)
+    guard.reset(np.zeros(6), 0.0)
+    decision = guard.check(np.array([0.0, 9.0, 0.0, 0.0, 0.0, 0.1]), 0.0)
+    assert decision.position.tolist() == [False, True] + [False] * 4
+    assert decision.velocity.tolist() == [False, True] + [False] * 4
+    assert decision.action[1] == pytest.approx(4.7 / 15)
+    assert guard.counts == {"refused": 0, "position": 1, "velocity": 1}
+
+
+def test_nan_repeats_the_last_command() -> None:
+    guard = Guard(LIMITS)
+    guard.reset(np.zeros(6), 0.0)
+    first = guard.check(np.full(6, 0.1), 0.1).action
+    decision = guard.check(np.array([0, 0, np.nan, 0, 0, 0]), 0.2)
+    assert decision.refused
+    assert decision.clipped
+    np.testing.assert_array_equal(decision.action, first)
+
+
+def test_a_pose_outside_is_led_back_in_at_the_velocity_limit() -> None:
+    guard, now = Guard(LIMITS), 0.0
+    guard.reset(np.array([2.5, 0, 0, 0, 0, 0]), now)
+    sent = [guard.check(np.zeros(6), now := now + 1 / 15).action[0] for _ in range(12)]
+    assert sent[0] == pytest.approx(2.5 - 4.7 * 2 / 15)
+    assert sent[-1] == 0.0
+
+
+def test_nothing_is_let_through_before_the_pose_is_known() -> None:
+    with pytest.raises(UserError, match="connect before acting"):
+        Guard(LIMITS).check(np.zeros(6), 0.0)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(5), np.full(6, np.nan)])
+def test_a_pose_that_is_none_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(UserError, match="measured pose"):
+        Guard(LIMITS).reset(wrong, 0.0)
+
+
+def test_an_action_of_another_width_is_an_error() -> None:
+    guard = Guard(LIMITS)
+    guard.reset(np.zeros(6), 0.0)
+    with pytest.raises(UserError, match=r"shape \[7\] for an arm of 6"):
+        guard.check(np.zeros(7), 0.0)
+
+
+@pytest.mark.parametrize("speed", [0.0, 1.5, -1.0])
+def test_speed_is_a_share(speed: float) -> None:
+    with pytest.raises(UserError, match="outside"):
+        Limits.from_card(CARD, speed)
+
+
+def test_half_speed_halves_velocities() -> None:
+    assert Limits.from_card(CARD, 0.5).velocity[0] == pytest.approx(2.35)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lower": (0.0,), "upper": (1.0, 2.0), "velocity": (1.0,)},
+        {"lower": (1.0,), "upper": (0.0,), "velocity": (1.0,)},
+        {"lower": (0.0,), "upper": (1.0,), "velocity": (0.0,)},
+        {"lower": (0.0,), "upper": (np.inf,), "velocity": (1.0,)},
+    ],
+)
+def test_limits_that_are_none_are_refused(wrong: dict) -> None:
+    with pytest.raises(UserError):
+        Limits(**wrong)
+
+
+def test_watchdog() -> None:
+    dog = Watchdog(1.0)
+    assert not dog.expired(100.0)
+    dog.feed(100.0)
+    assert not dog.expired(101.0)
+    assert dog.expired(101.1)
+    dog.feed(101.2)
+    assert not dog.expired(102.0)
