@@ -109,21 +109,28 @@ class Dataset:
         """
         key = (episode, view)
         if key not in self._frame_of_row:
-            span = self.episode(episode).videos.get(view)
-            if span is None:
-                raise UserError(f"{self.root} has no view {view!r}; it has {list(self.views)}")
-            times = self.clips.about(span.path).times_s
-            first, stop = 0, len(times)
-            if span.to_s is not None:
-                half = 0.5 / self.fps
-                first = int(np.searchsorted(times, span.from_s - half))
-                stop = int(np.searchsorted(times, span.to_s - half))
-            if stop <= first:
-                raise UserError(f"{span.path} holds no frame of episode {episode}")
-            self._frame_of_row[key] = self._align(
-                self.rows(episode)["timestamp"], times[first:stop] - times[first], first
-            )
+            first, times = self.frame_times(episode, view)
+            self._frame_of_row[key] = self._align(self.rows(episode)["timestamp"], times, first)
         return self._frame_of_row[key]
+
+    def frame_times(self, episode: int, view: str) -> tuple[int, np.ndarray]:
+        """(first frame of the episode within the file, seconds of its frames counted from that one).
+
+        Raises:
+            UserError: unknown episode or view, or the file holds no frame of the episode.
+        """
+        span = self.episode(episode).videos.get(view)
+        if span is None:
+            raise UserError(f"{self.root} has no view {view!r}; it has {list(self.views)}")
+        times = self.clips.about(span.path).times_s
+        first, stop = 0, len(times)
+        if span.to_s is not None:
+            half = 0.5 / self.fps
+            first = int(np.searchsorted(times, span.from_s - half))
+            stop = int(np.searchsorted(times, span.to_s - half))
+        if stop <= first:
+            raise UserError(f"{span.path} holds no frame of episode {episode}")
+        return first, times[first:stop] - times[first]
 
     def frames(
         self, episode: int, view: str, rows: Sequence[int] | np.ndarray | None = None
