@@ -82,7 +82,7 @@ def _card(
         "videos": _embedded(notes.get("videos", []), record, folder),
         "tables": notes.get("tables", []),
         "settings": ", ".join(f"{k} = {v}" for k, v in settings.items()),
-        "seconds": record.seconds or 0.0,
+        "seconds": _duration(record.seconds or 0.0),
         "notebook": _notebook_html(folder),
     }
 
@@ -144,6 +144,12 @@ def _facts(records: list[RunRecord]) -> list[tuple[str, str]]:
         ("commit", distinct([commit(r) for r in records])),
         ("software", distinct([software(r) for r in records])),
         ("seed", distinct([str(r.seed) for r in records])),
-        ("time", f"{total / 60:.1f} min in notebooks" if total >= 90 else f"{total:.0f} s"),
+        ("time", _duration(total) + " in the notebooks"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 90:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
