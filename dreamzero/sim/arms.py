@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from .. import embodiments
 from ..embodiments import Embodiment
 from ..errors import UserError
-from .bodies import so101
+from .bodies import franka, hand, so101, ur5e
 
-ROBOTS = ("so101",)
+_BODIES = {"so101": so101, "franka": franka, "ur5e": ur5e, "hand": hand}
+ROBOTS = tuple(_BODIES)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,12 @@ class Arm:
         tilt: (radius_m, per_m, most_rad): further than the radius from the foot the gripper leans
             outward, so that a short arm reaches the far edge.
         tip_half_m: half width of the closed fingers, what stands between tip and block in a push.
+        grasp_offset_m: in a grasp the tip is this far from the block's centre, against the opening
+            direction (0 where both fingers move).
+        grasp_open: gripper with which it comes down over a block.
+        noise: standard deviation of recorded disturbances of each joint (rad, m), some 2 cm at the tip.
         mjcf: XML of the body and of its actuators.
+        free_limits: (lower, upper) of a body whose card has none (the hand).
     """
 
     name: str
@@ -47,7 +53,26 @@ class Arm:
     home_rad: tuple[float, ...]
     tilt: tuple[float, float, float]
     tip_half_m: float
+    grasp_offset_m: float
+    grasp_open: float
+    noise: tuple[float, ...]
     mjcf: tuple[str, str]
+    free_limits: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def lower(self) -> tuple[float, ...]:
+        """Lower limits of joints (rad) and gripper: the card's where it has some."""
+        return self.card.lower or tuple(low for low, _ in self.free_limits)
+
+    @property
+    def upper(self) -> tuple[float, ...]:
+        """Upper limits of joints (rad) and gripper."""
+        return self.card.upper or tuple(high for _, high in self.free_limits)
+
+    @property
+    def velocity(self) -> tuple[float, ...]:
+        """Greatest speeds, rad/s (m/s) and 1/s."""
+        return self.card.velocity or (1.0, 1.0, 1.0, 4.0, 4.0)
 
 
 def get(robot: str) -> Arm:
@@ -55,4 +80,4 @@ def get(robot: str) -> Arm:
     if robot not in ROBOTS:
         raise UserError(f"the tabletop has no robot {robot!r}; known: {', '.join(ROBOTS)}")
     card = embodiments.get(f"tabletop_{robot}")
-    return Arm(name=robot, card=card, **so101.build(card))
+    return Arm(name=robot, card=card, **_BODIES[robot].build(card))

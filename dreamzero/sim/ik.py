@@ -12,6 +12,7 @@ from .render import mujoco
 _DOWN = np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
 _ROTATION_WEIGHT = 0.15
 _DAMPING = 1e-5
+_HOMING = 0.1
 
 
 class Solver:
@@ -25,6 +26,7 @@ class Solver:
         self._model = model
         self._data = mujoco.MjData(model)
         self._arm = arm
+        self._home = np.array(arm.home_rad)
         self._site = model.site("tip").id
         ids = [model.joint(name).id for name in arm.joints]
         self._q = model.jnt_qposadr[ids]
@@ -73,6 +75,11 @@ class Solver:
             mujoco.mj_jacSite(self._model, self._data, self._jac[0], self._jac[1], self._site)
             jac = np.concatenate((self._jac[0], _ROTATION_WEIGHT * self._jac[1]))[:, self._v]
             error = np.concatenate((miss, _ROTATION_WEIGHT * turn))
-            step = jac.T @ np.linalg.solve(jac @ jac.T + _DAMPING * np.eye(6), error)
+            normal = jac @ jac.T + _DAMPING * np.eye(6)
+            step = jac.T @ np.linalg.solve(normal, error)
+            if len(joints) > 6:
+                # A free elbow drifts with the path taken; drawn home, one point has one pose.
+                pull = _HOMING * (self._home - joints)
+                step += pull - jac.T @ np.linalg.solve(normal, jac @ pull)
             joints = np.clip(joints + np.clip(step, -0.4, 0.4), self._lower, self._upper)
         return joints

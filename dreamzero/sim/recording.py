@@ -22,8 +22,8 @@ from .tabletop import Tabletop
 from .tasks import Task
 
 ROWS = 65
-# Disturbances of a noisy episode: how many, where they start (row), how long (rows), how strong (rad).
-_BUMPS, _BUMP_START, _BUMP_ROWS, _BUMP_RAD = (1, 2), (2, 40), (5, 10), 0.075
+# Disturbances of a noisy episode: how many, where they start (row), how long (rows).
+_BUMPS, _BUMP_START, _BUMP_ROWS = (1, 2), (2, 40), (5, 10)
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def _rollout(env: Tabletop, scene: Scene, seed: int, noise: float, rows: int) ->
     expert = Expert(env)
     rng = np.random.default_rng([seed, 7919])
     noisy = bool(rng.random() < noise)
-    width = env.arm.card.action_dim
-    offsets = _bumps(rng, rows, width) if noisy else np.zeros((rows, width))
+    strength = np.array(env.arm.noise)
+    offsets = _bumps(rng, rows, strength) if noisy else np.zeros((rows, len(strength) + 1))
     frames: dict[str, list[np.ndarray]] = {v: [] for v in env.views}
     states, actions = [], []
     for row in range(rows):
@@ -211,14 +211,14 @@ def _rollout(env: Tabletop, scene: Scene, seed: int, noise: float, rows: int) ->
     )
 
 
-def _bumps(rng: np.random.Generator, rows: int, width: int) -> np.ndarray:
-    """Smooth joint disturbances ``[rows, width]``, rad; none on the gripper."""
-    offsets = np.zeros((rows, width))
+def _bumps(rng: np.random.Generator, rows: int, strength: np.ndarray) -> np.ndarray:
+    """Smooth joint disturbances ``[rows, a]``, rad (m), of that standard deviation; 0 on the gripper."""
+    offsets = np.zeros((rows, len(strength) + 1))
     for _ in range(rng.integers(_BUMPS[0], _BUMPS[1] + 1)):
         start = int(rng.integers(*_BUMP_START))
         length = int(rng.integers(_BUMP_ROWS[0], _BUMP_ROWS[1] + 1))
         shape = np.sin(np.pi * (np.arange(length) + 0.5) / length)
-        push = shape[:, None] * rng.normal(0.0, _BUMP_RAD, width - 1)
+        push = shape[:, None] * rng.normal(0.0, strength)
         stop = min(start + length, rows)
         if stop > start:
             offsets[start:stop, :-1] += push[: stop - start]

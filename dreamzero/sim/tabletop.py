@@ -13,9 +13,10 @@ from ..errors import UserError
 from . import arms, world
 from .ik import Solver
 from .judge import Judge
+from .layout import BLOCK_HALF_M
 from .looks import Look
 from .render import Camera, mujoco
-from .splits import BLOCK_HALF_M, SUITES, Scene, sample_scene, with_look
+from .splits import SUITES, Scene, sample_scene, with_look
 from .tasks import COLOURS, Task
 
 
@@ -67,10 +68,9 @@ class Tabletop(gymnasium.Env):
         self._finger_qpos = self.model.jnt_qposadr[
             [self.model.joint(n).id for n in self.arm.fingers]
         ]
-        card = self.arm.card
-        self._lower = np.array(card.lower, np.float32)
-        self._upper = np.array(card.upper, np.float32)
-        self._slew = np.array(card.velocity) / world.CONTROL_HZ
+        self._lower = np.array(self.arm.lower, np.float32)
+        self._upper = np.array(self.arm.upper, np.float32)
+        self._slew = np.array(self.arm.velocity) / world.CONTROL_HZ
         self.action_space = gymnasium.spaces.Box(self._lower, self._upper, dtype=np.float32)
         picture = gymnasium.spaces.Box(0, 255, (size_px, size_px, 3), np.uint8)
         # A servo may be pushed a little past its limit.
@@ -85,7 +85,7 @@ class Tabletop(gymnasium.Env):
         )
         self.scene = sample_scene(suite, 0)
         self._judge: Judge | None = None
-        self._sent = np.zeros(card.action_dim)
+        self._sent = np.zeros(len(self._lower))
 
     # -- gymnasium ---------------------------------------------------------------------------------
 
@@ -245,6 +245,8 @@ class Tabletop(gymnasium.Env):
             pose[:3] = block.x_m, block.y_m, BLOCK_HALF_M
             pose[3:] = np.cos(block.yaw_rad / 2), 0.0, 0.0, np.sin(block.yaw_rad / 2)
             self.model.geom(f"block{i}").rgba[:3] = COLOURS[block.colour]
+        for i in range(len(scene.blocks), world.BLOCKS):
+            self.data.joint(f"block{i}").qpos[:3] = *world.AWAY_M, BLOCK_HALF_M
         start = self.solver.solve(
             np.array(scene.start_tip_m), np.array(self.arm.home_rad), iterations=60
         )

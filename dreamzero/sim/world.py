@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from .arms import Arm
+from .layout import BLOCK_HALF_M, ZONE_HALF_M
 from .render import mujoco
-from .splits import BLOCK_HALF_M, Scene
+from .splits import Scene
 from .tasks import COLOURS
 
 CONTROL_HZ = 15.0
 SUBSTEPS = 16
 BLOCKS, ZONES, CLUTTER = 3, 2, 4
-ZONE_HALF_M = 0.035
+# A corner of the table that no camera sees: unused blocks wait there.
+AWAY_M = (-0.52, 0.52)
 # Exterior cameras look at a point just above the table: (azimuth, elevation, distance, fovy) in
 # degrees and m; azimuth 0 is opposite the arm, 90 to the right of the front picture.
 CAMERAS = {"front": (0.0, 57.0, 0.76, 28.0), "side": (62.0, 38.0, 0.76, 28.0)}
@@ -74,6 +76,11 @@ def mjcf(arm: Arm) -> str:
   <asset>
     <material name="shell" rgba="0.90 0.89 0.86 1" specular="0.1"/>
     <material name="motor" rgba="0.10 0.10 0.11 1" specular="0.1"/>
+    <material name="accent" rgba="0.30 0.32 0.34 1" specular="0.1"/>
+    <material name="pale" rgba="0.72 0.75 0.78 1" specular="0.1"/>
+    <material name="steel" rgba="0.45 0.51 0.55 1" specular="0.1"/>
+    <material name="skin" rgba="0.87 0.64 0.50 1" specular="0.05"/>
+    <material name="sleeve" rgba="0.22 0.28 0.38 1" specular="0.05"/>
     <material name="jaw" rgba="0.16 0.16 0.18 1" specular="0.1"/>
   </asset>
   <default>

@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from ...embodiments import Embodiment
+from . import mjcf
 from .mjcf import armature, joint, servo
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 _JAW_RAD = 1.7453
 _JAW_SCALE = 0.05
+# The jaw's pad is parallel to the fixed one when it holds a block of 4 cm; shut, it sinks into it.
+_PAD_RAD = 0.698
 _AXES = ("0 0 1", "0 1 0", "0 1 0", "0 1 0", "1 0 0")
 # A stand of 5 cm lets the short arm point its gripper down over the whole workspace.
 _BASE_M = (-0.245, 0.0, 0.05)
@@ -59,13 +62,15 @@ def build(card: Embodiment) -> dict[str, Any]:
             <geom class="finger" type="box" size="0.0395 0.0055 0.010" pos="0.0586 -0.0055 0"
               material="jaw"/>
             <site name="tip" pos="0.0981 0 0" quat="0.70710678 0 0.70710678 0"/>
-            <camera name="wrist" pos="0.0 -0.055 0.0" xyaxes="0 0 1 -0.55 0.83 0" fovy="75"/>
+            {mjcf.wrist_camera("x", reach_m=0.105, aside_m=0.05, at=0.0981)}
             <body name="jaw" pos="0.0234 0.019 0" gravcomp="1">
               <joint name="jaw" axis="0 0 1" range="-0.02 {_JAW_RAD}"
                 armature="{armature(_JAW_SCALE)}"/>
               <geom class="arm" type="cylinder" size="0.011 0.010" material="motor"/>
               <geom class="finger" type="box" size="0.0375 0.0055 0.010"
                 pos="0.0372 -0.0135 0" material="jaw"/>
+              <geom class="finger" type="box" size="0.008 0.003 0.008" pos="0.0634 -0.0222 0"
+                quat="{mjcf.turn_z(-_PAD_RAD)}" mass="0" material="jaw"/>
             </body>
           </body>
         </body>
@@ -74,8 +79,8 @@ def build(card: Embodiment) -> dict[str, Any]:
   </body>
 </body>"""
     actuators = "".join(
-        servo(name, *limit, torque=30.0) for name, limit in zip(JOINTS, limits[:5], strict=True)
-    ) + servo("jaw", -0.02, _JAW_RAD, torque=1.5, scale=_JAW_SCALE)
+        servo(name, *limit, force=30.0) for name, limit in zip(JOINTS, limits[:5], strict=True)
+    ) + servo("jaw", -0.02, _JAW_RAD, force=1.5, scale=_JAW_SCALE)
     return {
         "joints": JOINTS,
         "fingers": ("jaw",),
@@ -85,5 +90,8 @@ def build(card: Embodiment) -> dict[str, Any]:
         "home_rad": (0.0, 0.0, 0.3, 1.27, 0.0),
         "tilt": (0.20, 3.5, 0.55),
         "tip_half_m": 0.011,
+        "grasp_offset_m": 0.024,
+        "grasp_open": 0.6,
+        "noise": (0.075,) * 5,
         "mjcf": (body, actuators),
     }

@@ -1,0 +1,264 @@
+"""What the experts can do. A skill has phases; in each it aims at a point with a speed.
+
+One scene has one right motion: a pusher always comes down behind the block, square to the direction,
+and pushes straight; a grasp comes from above, turned like the block.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from . import world
+from .layout import BLOCK_HALF_M, PUSH_M, ZONED_M
+from .tabletop import Tabletop
+
+HOVER_M = 0.072
+_PUSH_HEIGHT_M = 0.016
+_TOUCH_HEIGHT_M = 2 * BLOCK_HALF_M + 0.001
+_GRASP_HEIGHT_M = 0.012
+_CARRY_M = 0.085
+_STAND_OFF_M = 0.016
+_DT_S = 1.0 / world.CONTROL_HZ
+Limits = tuple[float, float]
+# Greatest speed (m/s) and acceleration (m/s2).
+_TRANSIT, _DESCEND, _PUSH = (0.17, 0.55), (0.12, 0.6), (0.085, 0.5)
+_SWIFT, _DIP, _SHOVE = (0.26, 1.0), (0.16, 0.9), (0.12, 0.7)
+_CLOSE_ROWS, _OPEN_ROWS = 6, 4
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where the tip should go: point (3), m; (speed, acceleration); turn of the gripper; opening."""
+
+    point_m: np.ndarray
+    limits: Limits
+    yaw_rad: float = 0.0
+    gripper: float = 0.0
+
+
+class Skill(Protocol):
+    """Asked once a control step."""
+
+    phase: str
+
+    def aim(self) -> Aim: ...
+
+
+class Mover:
+    """The reference point of the tip and its velocity."""
+
+    def __init__(self, env: Tabletop) -> None:
+        self._env = env
+        self.restart()
+
+    def restart(self) -> None:
+        """Takes the tip where it is, at rest."""
+        self.reference = self._env.tip()
+        self._velocity = np.zeros(3)
+
+    def near(self, goal: np.ndarray, within_m: float) -> bool:
+        """Reference at the goal, and the arm itself not far."""
+        return bool(
+            np.linalg.norm(self.reference - goal) < within_m
+            and np.linalg.norm(self._env.tip() - goal) < within_m + 0.012
+        )
+
+    def toward(self, goal: np.ndarray, speed: float, acceleration: float) -> None:
+        """Moves the reference one step: bounded speed and acceleration, no overshoot."""
+        way = goal - self.reference
+        distance = float(np.linalg.norm(way))
+        # Braking from v takes v^2 / 2a; half a step is kept in hand.
+        brake = float(np.sqrt(2 * acceleration * distance + (acceleration * _DT_S / 2) ** 2))
+        wanted = min(speed, brake - acceleration * _DT_S / 2, distance / _DT_S)
+        change = way / max(distance, 1e-9) * wanted - self._velocity
+        most = acceleration * _DT_S
+        change *= min(1.0, most / max(float(np.linalg.norm(change)), 1e-9))
+        self._velocity = self._velocity + change
+        self.reference = self.reference + self._velocity * _DT_S
+
+
+class Reach:
+    """Over the block, then down until its top is touched."""
+
+    def __init__(self, env: Tabletop, mover: Mover) -> None:
+        self._env, self._mover, self.phase = env, mover, "over"
+
+    def aim(self) -> Aim:
+        block = self._env.block(self._env.scene.task.colour)[0]
+        over = np.array([block[0], block[1], HOVER_M])
+        if self.phase == "over" and self._mover.near(over, 0.012):
+            self.phase = "down"
+        if self.phase == "over":
+            return Aim(over, _TRANSIT)
+        return Aim(np.array([block[0], block[1], _TOUCH_HEIGHT_M]), _DESCEND)
+
+
+class Push:
+    """Over the far side of the block, down, and straight along the direction.
+
+    Args:
+        direction: unit vector (2), world.
+            None: towards ``goal_m``, planned anew whenever the block went astray.
+        goal_m: centre (2) of a zone; the way there is longer, so all is done faster.
+    """
+
+    def __init__(
+        self,
+        env: Tabletop,
+        mover: Mover,
+        direction: np.ndarray | None,
+        goal_m: np.ndarray | None = None,
+    ) -> None:
+        self._transit, self._dip, self._shove = (
+            (_TRANSIT, _DESCEND, _PUSH) if goal_m is None else (_SWIFT, _DIP, _SHOVE)
+        )
+        self._env, self._mover, self.phase = env, mover, "over"
+        self._goal_m = goal_m
+        self._plan(direction)
+        self._hold = mover.reference
+
+    def aim(self) -> Aim:
+        env, direction = self._env, self._direction
+        block = env.block(env.scene.task.colour)[0] * (1, 1, 0)
+        tip = env.tip()
+        gap = BLOCK_HALF_M + env.arm.tip_half_m
+        behind = block - direction * (gap + _STAND_OFF_M)
+        over = behind + (0, 0, HOVER_M)
+        along = float((block - self._block0) @ direction)
+        offset = tip - behind
+        across = float(np.abs(offset - (offset @ direction) * direction)[:2].max())
+        astray = across > 0.02 or (tip - block) @ direction > -0.4 * gap
+        if self.phase in ("down", "push") and along < self._distance_m - 0.02 and astray:
+            # Knocked off the line, or past the block: go up and come again.
+            self._again()
+        if self.phase == "hold" and self._missed(block):
+            self._again()
+        if self.phase == "up" and tip[2] > HOVER_M - 0.012:
+            self.phase = "over"
+        if self.phase == "over" and self._mover.near(over, 0.010):
+            self.phase = "down"
+        if self.phase == "down" and tip[2] < _PUSH_HEIGHT_M + 0.008:
+            self.phase = "push"
+        if self.phase == "push" and along >= self._distance_m - 0.004:
+            self.phase = "hold"
+            self._hold = self._mover.reference.copy()
+        return Aim(*self._leg(block, behind, along, gap), yaw_rad=self._yaw_rad)
+
+    def _plan(self, direction: np.ndarray | None) -> None:
+        """Direction, distance and turn of the gripper from where the block is."""
+        block = self._env.block(self._env.scene.task.colour)[0]
+        self._block0, self._distance_m = block, PUSH_M
+        if direction is None:
+            assert self._goal_m is not None
+            way = self._goal_m - block[:2]
+            self._distance_m = max(float(np.linalg.norm(way)), 1e-6)
+            direction = way / self._distance_m
+        self._direction = np.array([*direction, 0.0])
+        # The closed fingers are as broad as thick: the nearest quarter turn makes them square.
+        self._yaw_rad = _square(math.atan2(direction[1], direction[0]))
+
+    def _missed(self, block: np.ndarray) -> bool:
+        if self._goal_m is None:
+            return False
+        return float(np.linalg.norm(self._goal_m - block[:2])) > ZONED_M - 0.004
+
+    def _again(self) -> None:
+        self.phase = "up"
+        self._mover.restart()
+        if self._goal_m is not None:
+            self._plan(None)
+
+    def _leg(
+        self, block: np.ndarray, behind: np.ndarray, along: float, gap: float
+    ) -> tuple[np.ndarray, Limits]:
+        """Point and limits of the present phase."""
+        if self.phase == "up":
+            return self._mover.reference * (1, 1, 0) + (0, 0, HOVER_M), self._dip
+        if self.phase == "over":
+            return behind + (0, 0, HOVER_M), self._transit
+        if self.phase == "down":
+            return behind + (0, 0, _PUSH_HEIGHT_M), self._dip
+        if self.phase == "hold":
+            return self._hold, self._shove
+        left = self._distance_m - along
+        end = block + self._direction * (left - gap)
+        return end + (0, 0, _PUSH_HEIGHT_M), self._shove
+
+
+class Grasp:
+    """Over the block, down with open fingers, close, raise; then, with a goal, set it down there.
+
+    Args:
+        goal_m: centre (2) of the zone to place on; None only lifts.
+    """
+
+    def __init__(self, env: Tabletop, mover: Mover, goal_m: np.ndarray | None = None) -> None:
+        self._env, self._mover, self.phase, self._goal_m = env, mover, "over", goal_m
+        self._rows = 0
+        self._hold = mover.reference
+        self._yaw_rad = _square(env.block(env.scene.task.colour)[1])
+        self._grip_m = np.zeros(2)
+
+    def aim(self) -> Aim:
+        env, mover = self._env, self._mover
+        block, yaw = env.block(env.scene.task.colour)
+        tip = env.tip()
+        if self.phase in ("over", "down"):
+            self._yaw_rad = _square(yaw)
+        side = np.array([-math.sin(self._yaw_rad), math.cos(self._yaw_rad)])
+        at = block[:2] - env.arm.grasp_offset_m * side
+        held = bool(np.linalg.norm(block - tip) < 0.045)
+        if self.phase == "over" and mover.near(np.array([*at, HOVER_M]), 0.010):
+            self.phase = "down"
+        elif self.phase == "down" and np.linalg.norm(tip[:2] - at) > 0.02:
+            self._again()
+        elif self.phase == "down" and tip[2] < _GRASP_HEIGHT_M + 0.006:
+            self._hold_at("close", np.array([*at, _GRASP_HEIGHT_M]))
+        elif self.phase == "close" and self._rows >= _CLOSE_ROWS:
+            self._grip_m = block[:2] - tip[:2]
+            self._hold_at("raise", np.array([*tip[:2], _CARRY_M]))
+        elif self.phase in ("raise", "carry") and not held:
+            self._again()
+        elif self.phase == "up" and tip[2] > HOVER_M - 0.012:
+            self.phase = "over"
+        elif self._goal_m is not None:
+            self._deliver(tip, float(block[2]))
+        self._rows += 1
+        if self.phase == "over":
+            return Aim(np.array([*at, HOVER_M]), _SWIFT, self._yaw_rad, env.arm.grasp_open)
+        if self.phase == "down":
+            return Aim(np.array([*at, _GRASP_HEIGHT_M]), _DIP, self._yaw_rad, env.arm.grasp_open)
+        shut = self.phase in ("close", "raise", "carry", "lower")
+        limits = _SWIFT if self.phase == "carry" else _DIP
+        return Aim(self._hold, limits, self._yaw_rad, 0.0 if shut else env.arm.grasp_open)
+
+    def _deliver(self, tip: np.ndarray, height_m: float) -> None:
+        """Phases after the block (centre at ``height_m``) is in the air."""
+        assert self._goal_m is not None
+        over = np.array([*(self._goal_m - self._grip_m), _CARRY_M])
+        if self.phase == "raise" and tip[2] > _CARRY_M - 0.02:
+            self._hold_at("carry", over)
+        elif self.phase == "carry" and self._mover.near(over, 0.010):
+            self._hold_at("lower", over * (1, 1, 0) + (0, 0, _GRASP_HEIGHT_M + 0.002))
+        elif self.phase == "lower" and height_m < BLOCK_HALF_M + 0.008:
+            # A leaning gripper sets it down on an edge; let go, and it lies flat.
+            self._hold_at("open", tip)
+        elif self.phase == "open" and self._rows >= _OPEN_ROWS:
+            self._hold_at("leave", over)
+
+    def _again(self) -> None:
+        """The block is not where it should be: go up and come again."""
+        self._mover.restart()
+        self._hold_at("up", self._mover.reference * (1, 1, 0) + (0, 0, HOVER_M))
+
+    def _hold_at(self, phase: str, point_m: np.ndarray) -> None:
+        self.phase, self._hold, self._rows = phase, point_m, 0
+
+
+def _square(yaw_rad: float) -> float:
+    """What is left of a turn after whole quarters."""
+    return yaw_rad - round(yaw_rad / (math.pi / 2)) * math.pi / 2
