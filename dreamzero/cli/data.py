@@ -57,6 +57,10 @@ def add(subparsers: Any) -> None:
             "--card", metavar="NAME", help="embodiment card: a built-in name or FILE.json"
         )
         one.add_argument("--json", action="store_true", help="print JSON for programs")
+        if verb == "check":
+            one.add_argument(
+                "--thorough", action="store_true", help="decode every frame, not only the last"
+            )
         one.set_defaults(function=run)
 
 
@@ -222,7 +226,7 @@ def _check(dataset: Dataset, arguments: argparse.Namespace) -> int:
     # A named card that does not fit is a finding here, not a refusal.
     built_in = arguments.card in embodiments.names()
     card = embodiments.get(arguments.card) if built_in else cards.choose(dataset, arguments.card)
-    findings = check(dataset, card if card.name != "makeshift" else None)
+    findings = check(dataset, card if card.name != "makeshift" else None, arguments.thorough)
     wrong = sum(f.level == "error" for f in findings)
     if arguments.json:
         print(json.dumps({"ok": not wrong, "findings": [asdict(f) for f in findings]}, indent=2))

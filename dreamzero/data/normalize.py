@@ -79,11 +79,11 @@ class Statistics:
                 if "q01" not in numbers or "q99" not in numbers:
                     raise UserError(f"statistics of {kind}.{key} lack q01 or q99")
                 blank = [math.nan] * len(np.atleast_1d(numbers["q01"]))
-                arrays = (np.asarray(numbers.get(n, blank), np.float64) for n in _NUMBERS)
-                rows = np.ravel(numbers.get("count", 0))
-                kinds[kind][key] = FieldStatistics(
-                    *(np.atleast_1d(a) for a in arrays), count=int(rows[0])
+                q01, q99, low, high, mean, std = (
+                    np.atleast_1d(np.asarray(numbers.get(n, blank), np.float64)) for n in _NUMBERS
                 )
+                rows = int(np.ravel(numbers.get("count", 0))[0])
+                kinds[kind][key] = FieldStatistics(q01, q99, low, high, mean, std, rows)
         return cls(kinds["state"], kinds["action"])
 
     def save(self, path: Path) -> None:

@@ -170,7 +170,7 @@ class Clip:
             if place is None or place < index:
                 continue
             self._position = place + 1
-            if place == index:
+            if place == index and not frame.is_corrupt:
                 return frame
             break
         self._frames = None

@@ -94,6 +94,7 @@ class Writer:
         }
         self._limit = {"data": data_mb * _MB, "video": video_mb * _MB}
         self._data = _Rolling()
+        self._data_bytes = 0
         self._video = {view: _Rolling() for view in self.views}
         self._stats = {k: Moments(image=k in self.views) for k in (*self.views, *self.names)}
         self._tasks: dict[str, int] = {}
