@@ -25,6 +25,11 @@ class TeacherForcing:
         actions, states: tokens a block; both 0 for video-only sequences.
         leaky: every noisy token sees all clean and all noisy tokens. This is what the release does
             for video-only batches, and it shows the model its own targets; kept for parity.
+        noisy_first: whether the first frame is there as a noisy frame too (its loss counts in the
+            release; a policy always observes it, so that small models may leave it out).
+
+    The clean tokens of the last block are seen by nothing that is predicted, so that a sequence
+    holds ``blocks - 1`` clean blocks (all of them where ``leaky``).
     """
 
     frame: int
@@ -33,67 +38,88 @@ class TeacherForcing:
     actions: int
     states: int
     leaky: bool = False
+    noisy_first: bool = True
 
     @property
     def block(self) -> int:
         return self.frame * self.frames_per_block
 
     @property
+    def clean_blocks(self) -> int:
+        return self.blocks if self.leaky else self.blocks - 1
+
+    @property
+    def clean_video(self) -> int:
+        """Tokens of the clean video."""
+        return self.frame + self.clean_blocks * self.block
+
+    @property
+    def noisy_video(self) -> int:
+        """Tokens of the noisy video."""
+        return self.frame * self.noisy_first + self.blocks * self.block
+
+    @property
     def video(self) -> int:
-        """Tokens of the clean (or of the noisy) video."""
-        return self.frame + self.blocks * self.block
+        return self.clean_video + self.noisy_video
 
     @property
     def length(self) -> int:
-        return 2 * self.video + self.blocks * (self.actions + self.states)
+        return self.video + self.blocks * (self.actions + self.states)
 
     def clean(self, block: int) -> slice:
         """Clean tokens of a block; block -1 is the first frame."""
-        return self._span(0, block)
+        if block < 0:
+            return slice(0, self.frame)
+        start = self.frame + block * self.block
+        return slice(start, start + self.block)
 
     def noisy(self, block: int) -> slice:
-        return self._span(self.video, block)
+        """Noisy tokens of a block; block -1 is the first frame (empty without ``noisy_first``)."""
+        first = self.clean_video + self.frame * self.noisy_first
+        if block < 0:
+            return slice(self.clean_video, first)
+        return slice(first + block * self.block, first + (block + 1) * self.block)
 
     def action(self, block: int) -> slice:
-        start = 2 * self.video + block * self.actions
+        start = self.video + block * self.actions
         return slice(start, start + self.actions)
 
     def state(self, block: int) -> slice:
-        start = 2 * self.video + self.blocks * self.actions + block * self.states
+        start = self.video + self.blocks * self.actions + block * self.states
         return slice(start, start + self.states)
 
-    def _span(self, origin: int, block: int) -> slice:
-        if block < 0:
-            return slice(origin, origin + self.frame)
-        start = origin + self.frame + block * self.block
-        return slice(start, start + self.block)
+    def past(self, block: int) -> slice:
+        """Clean tokens before a block: what its noisy tokens and actions may see of the past."""
+        return slice(0, self.frame + block * self.block)
 
 
 def dense_mask(layout: TeacherForcing, device: torch.device | None = None) -> Tensor:
     """The table of MODEL.md 3 as bool ``[l, l]``: row = query, column = key, true = sees."""
     mask = torch.zeros(layout.length, layout.length, dtype=torch.bool, device=device)
-    for i in range(-1, layout.blocks):
+    for i in range(-1, layout.clean_blocks):
         own = layout.clean(i)
         mask[own, : own.stop] = True
+    for i in range(-1, layout.blocks):
         noisy = layout.noisy(i)
         mask[noisy, noisy] = True
         if i < 0:
             continue
-        rows = [noisy, layout.action(i)]
-        columns = [slice(0, own.start), noisy, layout.action(i), layout.state(i)]
-        for row in rows:
-            for column in columns:
+        for row in (noisy, layout.action(i)):
+            for column in (layout.past(i), noisy, layout.action(i), layout.state(i)):
                 mask[row, column] = True
         mask[layout.state(i), layout.state(i)] = True
     if layout.leaky:
-        noisy_all = slice(layout.video, 2 * layout.video)
-        mask[noisy_all, : 2 * layout.video] = True
+        mask[layout.clean_video : layout.video, : layout.video] = True
     return mask
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention on ``[b, l, heads, head_dim]``; the output has the shape of ``q``."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled() and mask is None:
+        # The fused kernel's backward pass on CPUs takes 4x as long as these three products.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return (scores.softmax(-1) @ v).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
@@ -113,16 +139,16 @@ def teacher_forcing_attention(q: Tensor, k: Tensor, v: Tensor, layout: TeacherFo
         return x[:, spans[0]] if len(spans) == 1 else torch.cat([x[:, s] for s in spans], dim=1)
 
     clean, noisy, actions = [], [], []
-    for i in range(-1, layout.blocks):
+    for i in range(-1, layout.clean_blocks):
         own = layout.clean(i)
-        past = slice(0, own.stop)
-        clean.append(attend(pick(q, own), pick(k, past), pick(v, past)))
-        if i < 0:
-            span = layout.noisy(i)
-            noisy.append(attend(pick(q, span), pick(k, span), pick(v, span)))
-            continue
+        seen = slice(0, own.stop)
+        clean.append(attend(pick(q, own), pick(k, seen), pick(v, seen)))
+    if layout.noisy_first:
+        span = layout.noisy(-1)
+        noisy.append(attend(pick(q, span), pick(k, span), pick(v, span)))
+    for i in range(layout.blocks):
         queries = [layout.noisy(i), layout.action(i)]
-        keys = [slice(0, own.start), *queries, layout.state(i)]
+        keys = [layout.past(i), *queries, layout.state(i)]
         out = attend(pick(q, *queries), pick(k, *keys), pick(v, *keys))
         noisy.append(out[:, : layout.block])
         actions.append(out[:, layout.block :])

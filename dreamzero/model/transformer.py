@@ -130,8 +130,9 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         """Teacher-forced velocities of every block of a window at once.
 
         Args:
-            noisy_latents, clean_latents: ``[b, c, f, h, w]``, f = 1 + n * frames_per_block.
-            timestep: ``[b, f]``, one a latent frame.
+            clean_latents: ``[b, c, f, h, w]``, f = 1 + n * frames_per_block.
+            noisy_latents: the same shape; or one frame shorter, without the noisy first frame.
+            timestep: one a noisy latent frame, ``[b, f]``.
             context: from ``encode_context``.
             noisy_action: ``[b, n * k, a]``, or None for video-only batches.
             timestep_action: ``[b, n * k]``.
@@ -143,27 +144,34 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         Returns:
             video velocity ``[b, c, f, h, w]`` and action velocity ``[b, n * k, a]`` (or None).
         """
-        frames, height, width = self._grid(noisy_latents)
+        frames, height, width = self._grid(clean_latents)
+        noisy_frames = noisy_latents.shape[2]
         blocks = (frames - 1) // self.config.frames_per_block
-        batch, dtype = timestep.shape[0], noisy_latents.dtype
+        device, dtype = timestep.device, noisy_latents.dtype
         steps = 0 if noisy_action is None else noisy_action.shape[1]
         layout = TeacherForcing(
             frame=height * width,
             blocks=blocks,
             frames_per_block=self.config.frames_per_block,
-            actions=steps // blocks if steps else 0,
+            actions=steps // blocks,
             states=1 if steps else 0,
             leaky=leaky_video_only and not steps,
+            noisy_first=noisy_frames == frames,
         )
+        clean_frames = layout.clean_video // layout.frame
+        if first_frame is None:
+            clean_first = noisy_first = None
+        else:
+            clean_first = first_frame[:, :, :clean_frames]
+            noisy_first = first_frame[:, :, frames - noisy_frames :]
         tokens = [
-            self._embed_video(clean_latents, first_frame),
-            self._embed_video(noisy_latents, first_frame),
+            self._embed_video(clean_latents[:, :, :clean_frames], clean_first),
+            self._embed_video(noisy_latents, noisy_first),
         ]
-        rope = video_rope(
-            torch.arange(frames, device=timestep.device), height, width, self.head_dim
-        )
-        ropes, times = [rope, rope], [torch.zeros_like(timestep[:, :1]), timestep]
-        runs = [(1, layout.video), (frames, layout.frame)]
+        rope = video_rope(torch.arange(frames, device=device), height, width, self.head_dim)
+        ropes = [rope[: layout.clean_video], rope[-layout.noisy_video :]]
+        times = [torch.zeros_like(timestep[:, :1]), timestep]
+        runs = [(1, layout.clean_video), (noisy_frames, layout.frame)]
         if noisy_action is not None and timestep_action is not None and state is not None:
             tokens += [self._embed_action(noisy_action, timestep_action), self.state_encoder(state)]
             ropes += [self._sequence_rope(steps, 0, rope), self._sequence_rope(blocks, 0, rope)]
@@ -171,17 +179,17 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             runs += [(steps, 1), (blocks, 1)]
         embedding, modulation = self.condition_embedder.time(torch.cat(times, dim=1), dtype)
         attention = partial(teacher_forcing_attention, layout=layout)
-        x, groups = torch.cat(tokens, dim=1), Groups(tuple(runs))
+        x, groups, rope = torch.cat(tokens, dim=1), Groups(tuple(runs)), torch.cat(ropes)
         for block, kv in zip(self.blocks, context, strict=True):
-            x = block(x, modulation, groups, torch.cat(ropes), kv, attention)
+            x = block(x, modulation, groups, rope, kv, attention)
         video = self._decode_video(
-            x[:, layout.video : 2 * layout.video],
-            embedding[:, 1 : 1 + frames],
-            (batch, frames, height, width),
+            x[:, layout.clean_video : layout.video],
+            embedding[:, 1 : 1 + noisy_frames],
+            (x.shape[0], noisy_frames, height, width),
         )
         if not steps:
             return video, None
-        return video, self.action_decoder(x[:, 2 * layout.video : 2 * layout.video + steps])
+        return video, self.action_decoder(x[:, layout.video : layout.video + steps])
 
     def step(
         self,

@@ -1,0 +1,16 @@
+"""Rollouts, baselines and the statistics of success."""
+
+from .rollout import BASELINES, SCENE_OFFSET, Episode, Evaluation, evaluate, rollout
+from .statistics import Rate, mean_interval, wilson
+
+__all__ = [
+    "BASELINES",
+    "SCENE_OFFSET",
+    "Episode",
+    "Evaluation",
+    "Rate",
+    "evaluate",
+    "mean_interval",
+    "rollout",
+    "wilson",
+]

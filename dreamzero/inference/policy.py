@@ -1,0 +1,198 @@
+"""The world action model as a policy: observe, dream and act, write back what really happened.
+
+Order of one episode (MODEL.md 5):
+
+    reset(prompt)              cross-attention keys and values, empty cache
+    observe(first frame)       its latent is written to the cache at timestep 0
+    act()                      noise -> video and actions of the next block
+    observe(8 frames)          the *observed* frames take the place of the dreamed ones
+    ...                        after the last block of the window the cache starts again from the
+                               newest frame
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.canvas import compose
+from ..errors import UserError
+from ..flow import SamplerConfig, guide, sample
+from ..model.blocks import ContextKV
+from ..model.bundle import WorldActionModel
+from ..model.cache import KVCache
+from ..model.codecs import to_float, to_uint8
+from ..types import ActionChunk
+
+# Four steps and no guidance: what the small models need, at a few milliseconds a step.
+FAST = SamplerConfig(steps=4, guidance=1.0)
+
+
+@dataclass
+class _Branch:
+    """One guidance branch: what it reads and what it remembers."""
+
+    context: list[ContextKV]
+    cache: KVCache
+
+
+@dataclass
+class WorldActionPolicy:
+    """Runs a model closed loop on one robot.
+
+    Args:
+        model: what ``WorldActionModel.load`` returns.
+        embodiment: name of the robot's card; None if the model knows just one robot.
+        sampler: steps, guidance, step mask, decoupled schedule.
+        seed: of the initial noise; an episode repeats exactly after ``reset``.
+        dream: decode the predicted video into ``ActionChunk.video`` (costs a decode a chunk).
+    """
+
+    model: WorldActionModel
+    embodiment: str | None = None
+    sampler: SamplerConfig = FAST
+    seed: int = 0
+    dream: bool = False
+    _branches: list[_Branch] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.card = self.model.card(self.embodiment)
+        if not self.card.has_action:
+            raise UserError(f"{self.card.name} has no actions: it was seen on video only")
+        self.normalizer = self.model.normalizer(self.embodiment)
+        self.device = next(self.model.transformer.parameters()).device
+        self._size = self.model.latent_size(self.embodiment)
+        self._codec_cache: Any = None
+        self._decoder_cache: Any = None
+        self._state: np.ndarray | None = None
+        self._generator = torch.Generator()
+
+    @torch.inference_mode()
+    def reset(self, prompt: str) -> None:
+        """Start an episode: an empty cache, and the instruction in the card's template."""
+        transformer = self.model.transformer
+        prompts = [self.card.render_prompt(prompt)]
+        if self.sampler.guidance != 1.0:
+            prompts.append("")
+        self._branches = []
+        for text in prompts:
+            context = transformer.encode_context(self.model.text_encoder.encode([text]))
+            self._branches.append(_Branch(context, transformer.new_cache(self._size)))
+        self._codec_cache, self._state = None, None
+        self._generator.manual_seed(self.seed)
+
+    @torch.inference_mode()
+    def observe(self, frames: Mapping[str, np.ndarray], state: np.ndarray) -> None:
+        """Write what was seen since the last call into the cache.
+
+        Args:
+            frames: view name -> uint8 ``[t, h, w, 3]``; one frame (the newest counts) starts the
+                window, later calls bring the ``card.frames_per_block`` frames of the last chunk.
+            state: float32 ``[s]``, SI units, now.
+
+        Raises:
+            UserError: missing view, wrong number of frames, not finite.
+        """
+        if not self._branches:
+            raise UserError("observe before reset: call policy.reset(instruction) first")
+        canvas = self._canvas(frames)
+        cache = self._branches[0].cache
+        full = cache.frames > self.card.blocks * self.model.transformer.config.frames_per_block
+        if self._codec_cache is None or full or len(canvas) == 1:
+            self._codec_cache = self._decoder_cache = None
+            for branch in self._branches:
+                branch.cache.reset()
+            canvas = canvas[-1:]
+        elif len(canvas) != self.card.frames_per_block:
+            raise UserError(
+                f"observe got {len(canvas)} frames; after the first it takes the "
+                f"{self.card.frames_per_block} frames of one chunk (at {self.card.video_hz} fps)"
+            )
+        video = to_float(canvas).unsqueeze(0).to(self.device)
+        latents, self._codec_cache = self.model.codec.encode_next(video, self._codec_cache)
+        if self.dream:
+            _, self._decoder_cache = self.model.codec.decode_next(latents, self._decoder_cache)
+        zeros = torch.zeros(1, latents.shape[2], device=self.device)
+        for branch in self._branches:
+            self.model.transformer.step(latents, zeros, branch.context, branch.cache)
+        state = np.asarray(state, dtype=np.float32)
+        if state.shape != (self.card.state_dim,) or not np.isfinite(state).all():
+            raise UserError(
+                f"state must be {self.card.state_dim} finite numbers for {self.card.name}, "
+                f"got shape {state.shape}"
+            )
+        self._state = state
+
+    @torch.inference_mode()
+    def act(self) -> ActionChunk:
+        """Predict the next chunk from what was observed: ``card.horizon`` absolute actions."""
+        if self._state is None:
+            raise UserError("act before observe: the model has not seen anything yet")
+        started = time.perf_counter()
+        config = self.model.transformer.config
+        channels, per_block = config.out_channels, config.frames_per_block
+        video = self._noise(1, channels, per_block, *self._size)
+        action = self._noise(1, self.card.horizon, config.action_dim)
+        normal = self.normalizer.state(self._state)
+        state = torch.zeros(1, 1, config.state_dim, device=self.device)
+        state[0, 0, : len(normal)] = torch.from_numpy(normal)
+
+        def velocity(video: Tensor, action: Tensor, tv: int, ta: int) -> tuple[Tensor, Tensor]:
+            times = torch.full((1, per_block), float(tv), device=self.device)
+            action_times = torch.full((1, action.shape[1]), float(ta), device=self.device)
+            out = [
+                self.model.transformer.step(
+                    video, times, b.context, b.cache, action, action_times, state
+                )
+                for b in self._branches
+            ]
+            conditional = out[0][0]
+            if len(out) == 2:
+                conditional = guide(conditional, out[1][0], self.sampler.guidance)
+            assert out[0][1] is not None
+            return conditional, out[0][1]
+
+        latents, predicted = sample(velocity, video, action, self.sampler)
+        normalised = predicted[0, :, : self.card.action_dim].float().cpu().numpy()
+        info: dict[str, Any] = {
+            "evaluations": self.sampler.evaluations,
+            "branches": len(self._branches),
+            "cached_frames": self._branches[0].cache.frames,
+            "seconds": time.perf_counter() - started,
+        }
+        return ActionChunk(
+            actions=self.normalizer.unaction(normalised, self._state),
+            rate_hz=self.card.action_hz,
+            video=self._decode(latents) if self.dream else None,
+            info=info,
+        )
+
+    def _noise(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator).to(self.device)
+
+    def _decode(self, latents: Tensor) -> np.ndarray:
+        """The dreamed frames alone, decoded as a continuation of what was observed."""
+        video, _ = self.model.codec.decode_next(latents, self._decoder_cache)
+        return to_uint8(video[0])
+
+    def _canvas(self, frames: Mapping[str, np.ndarray]) -> np.ndarray:
+        views = []
+        for key in self.card.views:
+            name = key if key in frames else key.rsplit(".", 1)[-1]
+            if name not in frames:
+                raise UserError(f"observation lacks view {key!r}; it has {', '.join(frames)}")
+            view = np.asarray(frames[name])
+            views.append(view[None] if view.ndim == 3 else view)
+        return compose(views, self.card.layout, self.card.canvas_px)
+
+
+def load_policy(path: Path | str, **options: Any) -> WorldActionPolicy:
+    """A policy from a model folder; options as in ``WorldActionPolicy``."""
+    return WorldActionPolicy(WorldActionModel.load(path), **options)

@@ -1,0 +1,1 @@
+"""The networks: transformer, attention, positions, coders, codecs, text (import the module you need)."""

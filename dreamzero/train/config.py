@@ -1,0 +1,67 @@
+"""Settings of a training run; every field can be changed with ``--set train.name=value``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of batch; the loop takes the kinds in turn.
+
+    Attributes:
+        blocks: blocks a window. Windows of one block train the first chunk, which decides most.
+        batch: windows a batch.
+        stride: action steps between window starts; 0 means one window from each episode's start.
+    """
+
+    blocks: int = 4
+    batch: int = 16
+    stride: int = 0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The loop.
+
+    Attributes:
+        steps: optimiser steps.
+        full, first: the two kinds of batch; ``first.batch = 0`` leaves the second out.
+        matrix_lr: Muon's rate for the blocks' matrices; lr: AdamW's for everything else.
+        warmup: steps of linear warm-up; then a cosine to ``final_lr`` of the peak.
+        weighting: "bell" is the release's (zero at pure noise); "uniform" weighs all noise alike,
+            which few-step sampling from pure noise needs.
+        shift: flow shift of the training schedule.
+        action_scale: factor of the action loss.
+        first_frame: train on the noisy first frame as the release does.
+        prompt_dropout: share of samples that see an empty prompt (for guidance).
+        ema: decay of the averaged weights, which are what is saved.
+        clip: gradient norm.
+        bf16, compile: speed on CPUs with AVX512-BF16 and on GPUs; the loss curve stays.
+        validation: share of the episodes held out.
+        evaluate_every, log_every, save_every: steps.
+    """
+
+    steps: int = 3000
+    full: Source = field(default_factory=Source)
+    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=12))
+    matrix_lr: float = 0.02
+    lr: float = 1.5e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    final_lr: float = 0.02
+    weighting: Literal["bell", "uniform"] = "uniform"
+    shift: float = 5.0
+    action_scale: float = 1.0
+    first_frame: bool = False
+    prompt_dropout: float = 0.05
+    ema: float = 0.998
+    clip: float = 1.0
+    bf16: bool = True
+    compile: bool = False
+    validation: float = 0.02
+    evaluate_every: int = 500
+    log_every: int = 10
+    save_every: int = 500
+    seed: int = 0

@@ -1,0 +1,163 @@
+"""From recordings to a trained model folder: codec, statistics, latents, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..data.cards import choose
+from ..data.reader import Dataset
+from ..data.windows import WindowDataset
+from ..embodiments import Embodiment
+from ..errors import UserError
+from ..model import codecs
+from ..model.bundle import WorldActionModel
+from ..model.presets import preset as preset_arguments
+from ..model.text import WordEncoder
+from ..model.transformer import DreamZeroTransformer
+from ..report.record import RunRecord
+from .codec import CodecTraining, train_codec
+from .config import Source, TrainSettings
+from .latents import LatentWindows, encode_windows
+from .loop import Feed, Trainer
+
+
+def group_by_card(
+    paths: Sequence[Path | str], card: str | None = None
+) -> dict[str, tuple[Embodiment, list[Dataset]]]:
+    """Open datasets and put those of one robot together."""
+    groups: dict[str, tuple[Embodiment, list[Dataset]]] = {}
+    for path in paths:
+        dataset = Dataset.open(path)
+        found = choose(dataset, card)
+        groups.setdefault(found.name, (found, []))[1].append(dataset)
+    return groups
+
+
+def clips(windows: WindowDataset, most: int = 400, seed: int = 0) -> np.ndarray:
+    """Up to ``most`` whole windows as uint8 ``[n, t, h, w, 3]``, for training the codec."""
+    pick = np.random.default_rng(seed).permutation(len(windows))[:most]
+    return np.stack([windows[int(i)].video for i in sorted(pick)])
+
+
+def train(
+    data: Sequence[Path | str],
+    out: Path | str,
+    preset: str = "tiny",
+    settings: TrainSettings | None = None,
+    *,
+    card: str | None = None,
+    codec: Path | str | None = None,
+    codec_training: CodecTraining | None = None,
+    init: Path | str | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+) -> RunRecord:
+    """Train a world action model on recordings and write it to ``out``.
+
+    Args:
+        data: LeRobot datasets; several robots may be mixed, they take turns.
+        preset: size of the transformer.
+        card: embodiment of all datasets; guessed from each by default.
+        codec: folder of a video codec; None trains one on these recordings first.
+        init: model folder whose transformer, text encoder and codec to start from.
+        resume: go on from ``out/state.pt``.
+
+    Raises:
+        UserError: data, card, codec and preset do not fit together.
+    """
+    settings = settings or TrainSettings()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    groups = group_by_card(data, card)
+    start = None if init is None else WorldActionModel.load(init)
+    cuts: list[tuple[Source, WindowDataset]] = []
+    robots = {}
+    for robot_card, datasets in groups.values():
+        statistics = None
+        for source in (settings.full, settings.first):
+            if source.batch < 1:
+                continue
+            stride = source.stride or 10**6
+            windows = WindowDataset(
+                datasets, robot_card, statistics, blocks=source.blocks, stride=stride
+            )
+            if windows.normalizer is not None:
+                statistics = windows.normalizer.statistics
+            cuts.append((source, windows))
+        robots[robot_card.name] = (robot_card, statistics)
+    video_codec = _codec(out, codec, start, cuts, codec_training, progress)
+    first_card = next(iter(groups.values()))[0]
+    arguments = preset_arguments(preset) | _fit(first_card, video_codec, preset)
+    for robot_card, _ in groups.values():
+        if _fit(robot_card, video_codec, preset) != _fit(first_card, video_codec, preset):
+            raise UserError(
+                f"{robot_card.name} and {first_card.name} have different canvases or horizons: "
+                f"train them apart"
+            )
+    prompts = {
+        c.render_prompt(e.task) for c, sets in groups.values() for d in sets for e in d.episodes
+    }
+    torch.manual_seed(settings.seed)
+    if start is None:
+        transformer = DreamZeroTransformer(**arguments)
+        text_encoder = WordEncoder.fit(prompts, dim=arguments["text_dim"])
+    else:
+        transformer, text_encoder = start.transformer, start.text_encoder
+        robots = start.robots | robots
+    model = WorldActionModel(transformer, video_codec, text_encoder, robots)
+    feeds = []
+    for source, windows in cuts:
+        path = out / f"latents-{windows.card.name}-{source.blocks}.safetensors"
+        if path.exists() and resume:
+            encoded = LatentWindows.load(path)
+        else:
+            config = transformer.config
+            encoded = encode_windows(
+                windows, video_codec, config.action_dim, config.state_dim, progress=progress
+            )
+            encoded.save(path)
+        feeds.append(Feed(source, encoded, validation=settings.validation))
+    return Trainer(model, feeds, settings, out, device).run(resume, progress)
+
+
+def _codec(
+    out: Path,
+    codec: Path | str | None,
+    start: WorldActionModel | None,
+    cuts: list[tuple[Source, WindowDataset]],
+    training: CodecTraining | None,
+    progress: bool,
+) -> codecs.Codec:
+    """The codec that was named, that of the model to start from, or a new one in ``out/vae``."""
+    if codec is not None:
+        return codecs.load(codec)
+    if start is not None:
+        return start.codec
+    if not (out / "vae" / "config.json").exists():
+        longest = max(source.blocks for source, _ in cuts)
+        footage = [clips(w) for source, w in cuts if source.blocks == longest]
+        train_codec(
+            np.concatenate(footage), training or CodecTraining(), out / "vae", progress=progress
+        )
+    return codecs.load(out / "vae")
+
+
+def _fit(card: Embodiment, codec: codecs.Codec, name: str) -> dict[str, object]:
+    """What card and codec decide about the transformer."""
+    arguments = preset_arguments(name)
+    height, width = (side // codec.spatial_factor for side in card.canvas_px)
+    patch = arguments.get("patch_size", (1, 2, 2))
+    fit: dict[str, object] = {
+        "in_channels": codec.latent_channels,
+        "out_channels": codec.latent_channels,
+        "horizon": card.horizon,
+        "window_blocks": card.blocks,
+    }
+    if arguments.get("position_grid") is not None:
+        fit["position_grid"] = (height // patch[1], width // patch[2])
+    return fit

@@ -1,0 +1,38 @@
+"""Intervals that are quoted with every success rate."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamzero.evaluate.statistics import mean_interval, wilson
+
+
+def test_wilson_by_hand() -> None:
+    rate = wilson(73, 100)
+    assert (rate.value, rate.n) == (0.73, 100)
+    assert rate.low == pytest.approx(0.6357, abs=1e-3)
+    assert rate.high == pytest.approx(0.8073, abs=1e-3)
+    assert str(rate) == "73 % [64, 81], n = 100"
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_stays_in_range_and_holds_the_value(case: tuple[int, int]) -> None:
+    rate = wilson(*case)
+    assert 0 <= rate.low <= rate.value + 1e-12
+    assert rate.value - 1e-12 <= rate.high <= 1
+    mirrored = wilson(case[1] - case[0], case[1])
+    assert rate.low == pytest.approx(1 - mirrored.high, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_refuses(case: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson(*case)
+
+
+def test_mean_interval() -> None:
+    rate = mean_interval([0.0, 1.0] * 50)
+    assert rate.value == 0.5
+    assert rate.low == pytest.approx(0.5 - 1.96 * 0.5025 / 10, abs=1e-3)
