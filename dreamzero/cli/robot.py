@@ -73,7 +73,7 @@ def _help(parser: argparse.ArgumentParser) -> int:
 def _emulate(args: argparse.Namespace) -> int:
     import threading
 
-    from ..robots.emulator import EmulatorConfig, serve
+    from ..robots.emulated import EmulatorConfig, serve
 
     config = EmulatorConfig(
         robot=args.robot, physics=args.physics, task=args.task, suite=args.suite, seed=args.seed
@@ -149,7 +149,7 @@ def _policy(name: str, card: Embodiment) -> Policy:
         )
     from ..inference import load_policy
 
-    policy: Policy = load_policy(name)
+    policy: Policy = load_policy(name, embodiment=card.name)
     return policy
 
 

@@ -54,7 +54,11 @@ class SimulatedCamera:
         self._view = uri.path.strip("/")
         self._size_px = size_px
         self._client = Client(uri.host, uri.port)
-        self.read()
+        try:
+            self.read()
+        except UserError:
+            self.close()
+            raise
 
     def read(self) -> tuple[np.ndarray, float]:
         answer, data = self._client.ask({"get": "frame", "view": self._view})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import asdict
 from types import TracebackType
@@ -44,21 +45,23 @@ class Emulator:
     def start(self) -> Self:
         if self._child is not None:
             return self
+        # A file, not a pipe: nobody reads along, and a full pipe would stop the child.
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the child
         self._child = subprocess.Popen(
             [sys.executable, "-m", "dreamzero.robots.emulator", json.dumps(asdict(self.config))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
         )
-        assert self._child.stdout is not None and self._child.stderr is not None
+        assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line:
-            reason = self._child.stderr.read().strip().splitlines() or ["no reason given"]
+            self._child.wait()
+            self._complaints.seek(0)
+            reason = self._complaints.read().strip().splitlines() or ["no reason given"]
             self.close()
             raise UserError(f"the emulator did not start: {reason[-1]}")
-        # Nobody reads what the child may say later; a full pipe must not stop it.
-        threading.Thread(target=self._child.stderr.read, daemon=True).start()
         where = json.loads(line)
         self.uri, self.port = where["uri"], where["port"]
         self._client = Client("127.0.0.1", where["side"])
@@ -100,6 +103,7 @@ class Emulator:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+            self._complaints.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._client is None:

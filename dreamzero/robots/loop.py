@@ -1,8 +1,10 @@
 """The control loop: commands at absolute deadlines, inference beside it.
 
-At a boundary the policy is given the frames observed since the last one, and the state; the chunk it
+At a boundary the policy is given what was observed since the last one, and the state; the chunk it
 answers with is executed for ``execute_steps`` steps, and then comes the next boundary. What goes back
-to the policy is always what was seen, so an arm that was held or limited tells no lies.
+to the policy is always what was seen, so an arm that was held or limited tells no lies. A whole block
+of frames continues the policy's context; after any other number it is given the newest frame alone,
+from which it starts anew (MODEL.md 5.3): part of a block written as a whole one corrupts the context.
 
 ``synchronous``: the arm holds while the model thinks and the chunk begins when it is there: exactly
 what evaluation in simulation does. ``overlapped``: the next chunk is computed while the current one is
@@ -19,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..embodiments import FRAMES_PER_LATENT, Embodiment
+from ..embodiments import Embodiment
 from ..errors import UserError
 from ..types import ActionChunk, Policy
 from .base import Robot, RobotFault
@@ -84,7 +86,7 @@ def run_episode(
         max_chunks: end when so many chunks were executed.
         mode: see the module.
         stream_hz: commands a second, at least the card's ``action_hz`` (the default).
-        execute_steps: steps from one boundary to the next, a whole number of video latents. Default:
+        execute_steps: steps from one boundary to the next, a whole number of video frames. Default:
             the horizon; half of it in ``overlapped``, so that the other half covers the thinking.
         watchdog_s: end the run after holding for so long without a fresh command.
         latency_s: on simulated clocks only, seconds a thought takes there; None: what it really took.
@@ -270,7 +272,7 @@ class _Loop:
         if wanted <= 0:
             self.recorder.state(self.robot.observe(views=()))
             return False
-        # Never past a boundary in one go: a policy is given whole latents.
+        # Never past a boundary in one go: a policy is given whole blocks.
         self._look(min(wanted, self.frames - self.recorder.taken % self.frames))
         # While an answer is awaited another question would mix up the policy: wait for the next.
         taken = self.recorder.taken
@@ -305,11 +307,6 @@ def _cadence(card: Embodiment, mode: Mode, execute_steps: int | None) -> tuple[i
         raise UserError(
             f"execute_steps={steps} is not 1..{card.horizon} steps that make whole frames at "
             f"{card.video_hz} Hz"
-        )
-    if round(frames) % FRAMES_PER_LATENT:
-        raise UserError(
-            f"execute_steps={steps} gives the policy {round(frames)} frames a chunk; the codec "
-            f"takes them by {FRAMES_PER_LATENT}"
         )
     return steps, round(frames)
 

@@ -70,9 +70,16 @@ class Recorder:
             self._frames += [(time_s, dict(observation.frames))] * count
 
     def drain(self) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
-        """(frames view -> uint8 ``[t, h, w, 3]``, newest state ``[s]``, t) since the last call."""
+        """(frames view -> uint8 ``[t, h, w, 3]``, newest state ``[s]``, t) for the policy.
+
+        A whole block since the last call is given as it is, else the newest frame alone. The views
+        are those of the card that the arm has a camera for.
+        """
         fresh, self._fresh = self._fresh, []
-        frames = {v: np.stack([o.frames[v] for o in fresh]) for v in self._views}
+        if len(fresh) != self._card.frames_per_block:
+            fresh = fresh[-1:]
+        views = [view for view in self._card.views if view in self._views]
+        frames = {v: np.stack([o.frames[v] for o in fresh]) for v in views}
         return frames, fresh[-1].state, len(fresh)
 
     def chunk(self, record: ChunkRecord) -> None:

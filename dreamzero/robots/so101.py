@@ -33,8 +33,8 @@ class So101(Robot):
 
     Args:
         uri: ``serial:///dev/ttyACM0?baud=1000000`` or ``tcp://host:port``. Options: ``calibration``
-            (JSON file), ``camera`` (address, for the first view of the card; write
-            ``camera.<view>`` for others), ``width`` and ``height`` of the pictures in px,
+            (JSON file), ``camera`` (address, for the first view of the card; ``camera.side`` and so
+            on for others), ``width`` and ``height`` of the pictures in px,
             ``relax=1`` to switch torque off on close (the arm then sinks).
         card: an embodiment card of six action dimensions.
         calib: ticks to rad; default from the URI, else that of the emulator.
@@ -51,8 +51,7 @@ class So101(Robot):
         speed: float = 1.0,
         link: Callable[[Uri], Link] = SerialLink,
     ) -> None:
-        extra = tuple(f"camera.{camera.short(view)}" for view in card.views)
-        uri.allow(*OPTIONS, *extra)
+        uri.allow(*OPTIONS, *(key for key in uri.query if key.startswith("camera.")))
         if calib is None:
             path = uri.query.get("calibration")
             calib = Calibration.load(path) if path else calibration.SO101
@@ -127,11 +126,13 @@ class So101(Robot):
 
 
 def _camera_uris(uri: Uri, card: Embodiment) -> Mapping[str, str]:
-    """View -> camera address, for the views that have one."""
+    """View -> camera address. Views the card does not know are recorded, not shown to the policy."""
+    known = {camera.short(view): view for view in card.views}
     found = {}
-    for i, view in enumerate(card.views):
-        keys = [f"camera.{camera.short(view)}"] + ["camera"] * (i == 0)
-        for key in keys:
-            if key in uri.query:
-                found[view] = uri.query[key]
+    for key, address in uri.query.items():
+        if key == "camera" and card.views:
+            found[card.views[0]] = address
+        elif key.startswith("camera."):
+            name = key.removeprefix("camera.")
+            found[known.get(name, f"observation.images.{name}")] = address
     return found

@@ -81,9 +81,7 @@ def test_sign_is_a_bit_and_not_a_complement() -> None:
     assert STS3215["homing_offset"].to_bytes(-1).hex() == "0108"
 
 
-packets = st.builds(
-    Packet, st.integers(0, 254), st.integers(0, 255), st.binary(max_size=40)
-)
+packets = st.builds(Packet, st.integers(0, 254), st.integers(0, 255), st.binary(max_size=40))
 
 
 @given(st.lists(packets, max_size=6), st.data())
@@ -130,9 +128,7 @@ def test_header_with_a_third_ff() -> None:
     assert Parser().feed(b"\xff" + feetech.ping(1)) == [Packet(1, 1)]
 
 
-@pytest.mark.parametrize(
-    "wrong", [Packet(255, 1), Packet(1, 256), Packet(1, 3, bytes(249))]
-)
+@pytest.mark.parametrize("wrong", [Packet(255, 1), Packet(1, 256), Packet(1, 3, bytes(249))])
 def test_what_does_not_fit_is_refused(wrong: Packet) -> None:
     with pytest.raises(UserError):
         feetech.encode(wrong)

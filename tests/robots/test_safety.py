@@ -31,7 +31,9 @@ def test_no_command_leaves_the_limits_or_the_velocity(pose, stream) -> None:
         decision = guard.check(action, now)
         sent = decision.action.astype(np.float64)
         assert np.isfinite(sent).all()
-        assert ((sent >= np.minimum(LOWER, last) - 1e-6) & (sent <= np.maximum(UPPER, last) + 1e-6)).all()
+        assert (
+            (sent >= np.minimum(LOWER, last) - 1e-6) & (sent <= np.maximum(UPPER, last) + 1e-6)
+        ).all()
         elapsed_s = min(wait_s + (LIMITS.period_s if i == 0 else 0), 2 * LIMITS.period_s)
         if decision.refused:
             assert not np.isfinite(action).all()

@@ -35,7 +35,10 @@ def test_sync_read_answers_in_the_order_asked(bus: ServoBus) -> None:
 
 
 def test_sync_write_is_silent_and_reaches_all(bus: ServoBus) -> None:
-    data = {joint.id: STS3215["goal_position"].to_bytes(100 * joint.id) for joint in bus.calibration.joints}
+    data = {
+        joint.id: STS3215["goal_position"].to_bytes(100 * joint.id)
+        for joint in bus.calibration.joints
+    }
     assert bus.feed(feetech.sync_write(42, data)) == b""
     assert [s.get("goal_position") for s in bus.servos] == [100, 200, 300, 400, 500, 600]
 
@@ -80,9 +83,7 @@ def test_no_bytes_bring_it_down(parts: list[bytes]) -> None:
     assert live.shape == (6,)
 
 
-@given(
-    st.sampled_from(list(feetech.Instruction)), st.integers(0, 254), st.binary(max_size=20)
-)
+@given(st.sampled_from(list(feetech.Instruction)), st.integers(0, 254), st.binary(max_size=20))
 def test_no_request_brings_it_down(code: int, servo: int, params: bytes) -> None:
     bus = ServoBus(calibration.SO101)
     answers = Parser().feed(bus.feed(feetech.encode(Packet(servo, code, params))))

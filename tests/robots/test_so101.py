@@ -179,7 +179,7 @@ def test_using_an_arm_that_is_not_connected(pty_arm) -> None:
 def test_scan_finds_the_six(pty_arm) -> None:
     link = SerialLink(pty_arm.uri)
     bus = Bus(link)
-    assert bus.scan(range(0, 9), timeout_s=0.02) == dict.fromkeys(range(1, 7), 777)
+    assert bus.scan(range(9), timeout_s=0.02) == dict.fromkeys(range(1, 7), 777)
     assert bus.timeout_s == 0.05
     assert bus.read(3, feetech.STS3215["present_temperature"]) == 30
     bus.ping(3)

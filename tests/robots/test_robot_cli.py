@@ -1,0 +1,86 @@
+"""``dreamzero robot``: what it prints, and what it answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamzero.cli import main
+
+from .conftest import PtyArm
+
+
+def test_emulate_prints_where_it_listens_and_ends_with_ctrl_c() -> None:
+    command = [sys.executable, "-m", "dreamzero.cli", "robot", "emulate", "so101", "--at", "pty"]
+    child = subprocess.Popen(
+        [*command, "--physics", "lag", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    where = json.loads(child.stdout.readline())
+    assert where["port"].startswith("/dev/pts/")
+    try:
+        assert main(["robot", "identify", "--robot", f"serial://{where['port']}"]) == 0
+        uri = where["uri"]
+        assert main(["robot", "run", "--robot", uri, "--policy", "hold", "--chunks", "1"]) == 0
+    finally:
+        child.send_signal(signal.SIGINT)
+        assert child.wait(10) == 0
+        child.stdout.close()
+
+
+def test_run_on_the_simulator_and_write_the_log(tmp_path: Path, capsys) -> None:
+    np.save(tmp_path / "actions.npy", np.zeros((16, 6), np.float32))
+    out = tmp_path / "log.json"
+    status = main(
+        [
+            *("robot", "run", "--robot", "sim://so101?task=reach-red", "--chunks", "2", "--json"),
+            *("--policy", f"replay:{tmp_path}/actions.npy", "--out", str(out)),
+        ]
+    )
+    assert status == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["ended"] == "done"
+    assert said["chunks"] == 2
+    assert said["score"]["instruction"] == "touch the red block"
+    assert len(json.loads(out.read_text())["sent"]) == 32
+
+
+def test_a_fault_is_status_one(pty_arm: PtyArm, capsys) -> None:
+    uri = f"serial://{pty_arm.wire.path}"
+    pty_arm.servo(3).error = 4
+    assert main(["robot", "run", "--robot", uri, "--policy", "hold", "--chunks", "1"]) == 2
+    assert "servo id 3" in capsys.readouterr().err
+
+
+def test_dry_run_says_so_and_moves_nothing(pty_arm: PtyArm, capsys) -> None:
+    uri = f"serial://{pty_arm.wire.path}"
+    arguments = ["robot", "run", "--robot", uri, "--policy", "hold", "--chunks", "1", "--dry-run"]
+    assert main(arguments) == 0
+    assert "dry run" in capsys.readouterr().out
+    assert not pty_arm.bus.goals()[1].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--robot", "serial:///dev/ttyNONE", "--policy", "hold"], "there is no /dev/ttyNONE"),
+        (["--robot", "sim://so101", "--policy", "nowhere"], "no such folder"),
+        (["--robot", "sim://so101", "--policy", "replay:no.npy"], "is no .npy file"),
+        (["--robot", "sim://ur5e", "--policy", "hold"], "this is no so101"),
+        (["--robot", "so101", "--policy", "hold"], "no scheme"),
+        (["--robot", "sim://so101", "--policy", "hold", "--speed", "2"], "speed 2.0 is outside"),
+        (["--robot", "sim://so101", "--policy", "hold", "--out", "no/such/log.json"], "no folder"),
+        (["--robot", "sim://so101?task=fly", "--policy", "hold"], "task 'fly'"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(arguments: list[str], part: str, capsys) -> None:
+    assert main(["robot", "run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.count("\n") == 1
