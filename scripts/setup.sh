@@ -12,8 +12,11 @@ wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -
 # MuJoCo draws through EGL; a bare Debian has neither the library nor Mesa's driver for it.
 missing_gl() {
   [ "$(uname -s)" = Linux ] || return 1
-  ! ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1' ||
-    ! ls /usr/share/glvnd/egl_vendor.d/*.json /etc/glvnd/egl_vendor.d/*.json >/dev/null 2>&1
+  # The whole list first: with pipefail, grep -q would end ldconfig by a broken pipe.
+  libraries=$(PATH=$PATH:/sbin ldconfig -p 2>/dev/null || true)
+  case $libraries in *libEGL.so.1*) ;; *) return 0 ;; esac
+  ! compgen -G '/usr/share/glvnd/egl_vendor.d/*.json' >/dev/null &&
+    ! compgen -G '/etc/glvnd/egl_vendor.d/*.json' >/dev/null
 }
 if missing_gl; then
   install="apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri"

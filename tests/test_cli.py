@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -45,6 +46,24 @@ def test_every_verb_has_help(cli: Cli, verb: str) -> None:
 def test_every_verb_module_is_listed(root: Path) -> None:
     modules = {path.stem for path in (root / "dreamzero" / "cli").glob("[!_]*.py")}
     assert modules == set(available_verbs())
+
+
+def test_commands_in_the_documents_parse(root: Path) -> None:
+    """Every `dreamzero` and `make` line of a code block is one that the project understands."""
+    targets = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE)
+    seen = 0
+    for name in ("README.md", "CONTRIBUTING.md", "notebooks/README.md"):
+        text = (root / name).read_text(encoding="utf-8")
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["make"]:
+                    assert set(words[1:]) <= set(targets), f"{name}: {line}"
+                elif words[:1] == ["dreamzero"]:
+                    _, rest = build_parser(words[1]).parse_known_args(words[1:])
+                    assert not rest, f"{name}: {line}: {rest}"
+                seen += words[:1] in (["make"], ["dreamzero"])
+    assert seen >= 5
 
 
 @pytest.mark.parametrize(

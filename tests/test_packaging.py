@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -145,6 +147,38 @@ def test_scripts_parse_and_may_be_run(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the check is for Linux")
+@pytest.mark.parametrize("there", [True, False])
+def test_setup_names_what_rendering_lacks(tmp_path: Path, there: bool) -> None:
+    """As an ordinary user, in a folder where everything else is set up already."""
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    digest = "cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1"
+    fakes = tmp_path / "bin"
+    fakes.mkdir()
+    for name, body in {"id": "echo 1000", "ldconfig": "echo libEGL.so.1" if there else ":"}.items():
+        (fakes / name).write_text(f"#!/bin/sh\n{body}\n")
+        (fakes / name).chmod(0o755)
+    script = f"mkdir .venv && {digest} > .venv/.setup && scripts/setup.sh"
+    environment = {**os.environ, "PATH": f"{fakes}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    vendors = [*Path("/usr/share/glvnd").glob("egl*/*.json"), *Path("/etc/glvnd").glob("e*/*.json")]
+    if there and vendors:
+        assert done.stderr == ""
+    else:
+        assert "run once: sudo apt-get install -y" in done.stderr
+        assert "libegl1 libgl1-mesa-dri" in done.stderr
 
 
 def test_documents_name_only_what_is_there() -> None:

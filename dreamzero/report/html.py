@@ -111,11 +111,9 @@ def _notebook_html(folder: Path) -> str:
         return ""
     import nbformat
     from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook = nbformat.read(str(executed), as_version=4)
     exporter = HTMLExporter(template_name="lab")
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": folder.name}})
     write_text(folder / "notebook.html", body)
     return f"{folder.name}/notebook.html"

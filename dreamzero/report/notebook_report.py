@@ -19,7 +19,8 @@ The first cell after the parameters, and the last cells, of every notebook look 
     report.save()
 
 `figure` shows the picture in the notebook too (do not show it a second time). `save` writes
-``report.md``, ``metrics.json`` and everything named above into ``report.out_dir``.
+``report.md``, ``metrics.json`` and everything named above into ``report.out_dir``. They return
+nothing, so that a cell may end with them.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class NotebookReport:
         """One number with its unit, trials and 95 % interval; returned to be shown or asserted."""
         return self.record.add(name, value, unit, n, low, high)
 
-    def figure(self, fig: Figure, name: str, caption: str) -> Path:
+    def figure(self, fig: Figure, name: str, caption: str) -> None:
         """Save a figure as ``name.png``, show it in the notebook, and close it."""
         from matplotlib import pyplot
 
@@ -102,9 +103,8 @@ class NotebookReport:
         pyplot.close(fig)
         self._keep("figures", path, caption)
         _show_image(path)
-        return path
 
-    def image(self, pixels: np.ndarray, name: str, caption: str, min_px: int = 256) -> Path:
+    def image(self, pixels: np.ndarray, name: str, caption: str, min_px: int = 256) -> None:
         """Save a picture, uint8 ``[h, w, 3]``, as ``name.png`` (small ones enlarged) and show it."""
         from matplotlib import image
 
@@ -115,9 +115,8 @@ class NotebookReport:
         image.imsave(path, np.ascontiguousarray(upscale(pixels, factor)))
         self._keep("figures", path, caption)
         _show_image(path)
-        return path
 
-    def video(self, frames: np.ndarray, name: str, caption: str, fps: float) -> Path:
+    def video(self, frames: np.ndarray, name: str, caption: str, fps: float) -> None:
         """Save uint8 ``[t, h, w, 3]`` as ``name.mp4`` and show a player in the notebook."""
         from dreamzero.report.video import video_tag, write_video
 
@@ -127,7 +126,6 @@ class NotebookReport:
             from IPython.display import HTML, display
 
             display(HTML(video_tag(path.read_bytes())))
-        return path
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str) -> None:
         """A small table (rows of equal keys; texts and numbers) for the report and the page."""
@@ -151,8 +149,8 @@ class NotebookReport:
         """The answer to the question, in a sentence or two, and what was *not* shown here."""
         self.record.notes.update(answer=text, not_shown=not_shown)
 
-    def save(self) -> Path:
-        """Write ``metrics.json`` and ``report.md``; returns the folder.
+    def save(self) -> None:
+        """Write ``metrics.json`` and ``report.md`` into ``out_dir``.
 
         Raises:
             ValueError: there is no answer yet.
@@ -161,7 +159,6 @@ class NotebookReport:
             raise ValueError(f"{self.record.name}: call report.answer(...) before report.save()")
         self.record.save(self.out_dir)
         write_text(self.out_dir / "report.md", markdown(self.record))
-        return self.out_dir
 
     def _keep(self, kind: str, path: Path, caption: str) -> None:
         entries = self.record.notes[kind]

@@ -138,6 +138,7 @@ def run(
 def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], progress: bool) -> None:
     with kernel_environment():
         import papermill
+        from nbclient.exceptions import DeadKernelError
         from traitlets.config import Config
 
         try:
@@ -155,6 +156,9 @@ def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], prog
                 raise UserError(f"{notebook.name}: {error.evalue}") from None
             what = f"{error.ename}: {error.evalue}".splitlines()[0]
             raise NotebookFailed(f"{notebook.name}: cell {error.cell_index}: {what}") from None
+        except DeadKernelError:
+            why = "its kernel died (killed for memory, or a crash in a library)"
+            raise NotebookFailed(f"{notebook.name}: {why}") from None
     if not (staging / FILE_NAME).is_file():
         raise NotebookFailed(f"{notebook.name}: it ended without report.save()")
 
@@ -180,6 +184,8 @@ def kernel_environment() -> Iterator[None]:
 
 def _tidy(staging: Path, target: Path) -> None:
     """Take this machine's paths out of what will be shared, and name the final folder in it."""
+    import nbformat
+
     swaps = {
         paths.shown(staging): paths.shown(target),
         str(staging.resolve()): paths.shown(target),
@@ -188,14 +194,18 @@ def _tidy(staging: Path, target: Path) -> None:
     }
     if len(str(Path.home())) > 1:
         swaps[str(Path.home())] = "~"
-    for name in (EXECUTED, FILE_NAME):
-        file = staging / name
-        if file.is_file():
-            data = _swap(json.loads(file.read_text(encoding="utf-8")), swaps)
-            if name == EXECUTED:
-                for key in ("input_path", "output_path"):
-                    data["metadata"].get("papermill", {}).pop(key, None)
-            write_json(file, data)
+    if (staging / EXECUTED).is_file():
+        from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
+
+        # A progress bar is a thousand lines, each overwriting the last: keep the last.
+        notebook = nbformat.read(str(staging / EXECUTED), as_version=4)
+        notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
+        for key in ("input_path", "output_path"):
+            notebook.metadata.get("papermill", {}).pop(key, None)
+        write_json(staging / EXECUTED, _swap(notebook, swaps))
+    if (staging / FILE_NAME).is_file():
+        data = json.loads((staging / FILE_NAME).read_text(encoding="utf-8"))
+        write_json(staging / FILE_NAME, _swap(data, swaps))
     if (staging / "report.md").is_file():
         text = (staging / "report.md").read_text(encoding="utf-8")
         write_text(staging / "report.md", _swap(text, swaps))

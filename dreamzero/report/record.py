@@ -52,6 +52,10 @@ class Metric:
             unit += f" [{format_number(self.low)}, {format_number(self.high)}]"
         return text + unit + (f", n = {self.n}" if self.n is not None else "")
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows for it."""
+        printer.text(str(self))
+
 
 @dataclass
 class RunRecord:

@@ -38,6 +38,11 @@ report.answer("It looks fair.", not_shown="Any other coin.")
 assert 0 < heads.mean() < 1
 report.save()
 """
+BAR = """\
+from tqdm import tqdm
+for _ in tqdm(range(40), mininterval=0):
+    pass
+"""
 
 
 @pytest.fixture
@@ -53,6 +58,7 @@ def make_notebook(tmp_path: Path) -> Callable[..., Path]:
             new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
             new_code_cell(BODY.replace("{name}", name)),
             new_code_cell(end),
+            new_code_cell(BAR),
             *([new_code_cell(extra)] if extra else []),
         ]
         path = tmp_path / "notebooks" / f"{name}.ipynb"

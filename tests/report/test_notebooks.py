@@ -80,6 +80,7 @@ def test_run_writes_the_whole_report(
     assert verify(record, out) == []
     text = (out / "executed.ipynb").read_text()
     assert str(tmp_path) not in text and ".partial" not in text
+    assert "\\r" not in text and "40/40" in text, "a progress bar is one line"
     outputs = [o for c in json.loads(text)["cells"] for o in c.get("outputs", [])]
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert "![Share of heads so far.](share.png)" in (out / "report.md").read_text()
@@ -102,12 +103,22 @@ def test_failures_leave_the_earlier_report(
     monkeypatch.chdir(tmp_path)
     broken = notebooks.Notebook(make_notebook("00_coin", extra="1 / 0"))
     RunRecord("earlier", {"profile": "quick"}).save("out/00_coin")
-    with pytest.raises(notebooks.NotebookFailed, match="cell 5: ZeroDivisionError") as caught:
+    with pytest.raises(notebooks.NotebookFailed, match="cell 6: ZeroDivisionError") as caught:
         notebooks.run(broken, "quick", "out", progress=False)
     assert load("out/00_coin").name == "earlier"
     assert "out/00_coin.failed/executed.ipynb" in str(caught.value)
     assert Path("out/00_coin.failed/executed.ipynb").is_file()
     assert not list(Path("out").glob(".*"))
+
+
+@pytest.mark.notebook
+def test_a_kernel_that_dies_is_named(
+    make_notebook: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = notebooks.Notebook(make_notebook("00_coin", end="import os\nos._exit(1)"))
+    with pytest.raises(notebooks.NotebookFailed, match="00_coin: its kernel died"):
+        notebooks.run(notebook, "quick", "out", progress=False)
 
 
 @pytest.mark.notebook
