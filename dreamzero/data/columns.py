@@ -25,7 +25,7 @@ def find(schema: pa.Schema, key: str, notes: list[str]) -> list[str]:
 def is_text(schema: pa.Schema, key: str) -> bool:
     """Whether a column holds strings (JSON text), plain or as an Arrow extension."""
     kind = schema.field(key).type
-    return pa.types.is_string(getattr(kind, "storage_type", kind))
+    return bool(pa.types.is_string(getattr(kind, "storage_type", kind)))
 
 
 def flatten(names: Any) -> list[str]:
@@ -60,6 +60,6 @@ def matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
             return values.reshape(len(array), -1)
         values = array.to_numpy(zero_copy_only=False)
         dtype = np.float64 if values.dtype == np.float64 else np.float32
-        return values.astype(dtype).reshape(len(array), 1)
+        return np.asarray(values, dtype=dtype).reshape(len(array), 1)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: column is no table of numbers of one width ({error})") from error

@@ -262,7 +262,8 @@ def _episode_rows(path: Path) -> list[dict[str, Any]]:
     keep = [name for name in table.column_names if not name.startswith("stats/")]
     if "episode_index" not in keep:
         raise UserError(f"{path} lacks the column episode_index")
-    return table.select(keep).to_pylist()
+    rows: list[dict[str, Any]] = table.select(keep).to_pylist()
+    return rows
 
 
 def _episode_v3(meta: Meta, row: dict[str, Any]) -> Episode:

@@ -15,16 +15,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ..embodiments import Embodiment, Field
 from ..errors import UserError
-from .reader import Dataset
 from .resample import actions_at, nearest, select, validate
 
+if TYPE_CHECKING:
+    from .reader import Dataset
+
 _MOST_BLOCKS = 50_000
+_TREMBLE = 0.02
 _NUMBERS = ("q01", "q99", "min", "max", "mean", "std")
 
 
@@ -144,7 +147,7 @@ def compute(
     Returns:
         Statistics keyed by the card's fields; a kind that no dataset records stays empty.
     """
-    datasets = [dataset] if isinstance(dataset, Dataset) else list(dataset)
+    datasets = list(dataset) if isinstance(dataset, Sequence) else [dataset]
     anchors = relative_to(card.action, card.state)
     if stride is None:
         rows = sum(e.length * card.action_hz / d.fps for d in datasets for e in d.episodes)
@@ -230,12 +233,13 @@ class Normalizer:
                 )
             for i in range(f.width):
                 low, high = float(numbers.q01[i]), float(numbers.q99[i])
-                if _flat(low, high) and not _flat(float(numbers.min[i]), float(numbers.max[i])):
-                    low, high = float(numbers.min[i]), float(numbers.max[i])
+                ends = float(numbers.min[i]), float(numbers.max[i])
+                if _flat(low, high, f.unit) and not _flat(*ends, f.unit):
+                    low, high = ends
                     self.notes.append(f"seldom: {kind} {f.key}[{i}] is scaled by its extremes")
-                elif _flat(low, high):
-                    high = low
-                    self.notes.append(f"constant: {kind} {f.key}[{i}] is always {low:.4g}")
+                elif _flat(low, high, f.unit):
+                    low = high = (low + high) / 2
+                    self.notes.append(f"constant: {kind} {f.key}[{i}] is always about {low:.4g}")
                 lows.append(low)
                 ranges.append(high - low)
         return np.asarray(lows, dtype=np.float32), np.asarray(ranges, dtype=np.float32)
@@ -271,9 +275,14 @@ class Normalizer:
         return anchored(self._anchors, np.asarray(state, dtype=np.float32))[..., None, :]
 
 
-def _flat(low: float, high: float) -> bool:
-    """Equal but for rounding; a missing number (nan) counts as equal."""
-    return not high - low > 1e-6 * max(1.0, abs(low))
+def _flat(low: float, high: float, unit: str) -> bool:
+    """Equal but for rounding or, for a stroke from 0 to 1, but for what a held gripper trembles.
+
+    Scaling a tremble of half a percent to [-1, 1] would feed noise at full size to the model. A
+    missing number (nan) counts as equal.
+    """
+    least = _TREMBLE if unit == "1" else 1e-6 * max(1.0, abs(low))
+    return not high - low > least
 
 
 def _forward(x: np.ndarray, low: np.ndarray, span: np.ndarray) -> np.ndarray:

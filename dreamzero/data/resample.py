@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..embodiments import Embodiment, Field
 from ..errors import UserError
-from .reader import Dataset
+
+if TYPE_CHECKING:
+    from .reader import Dataset
 
 
 def nearest(times_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:

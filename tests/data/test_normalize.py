@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,25 @@ def test_constant_and_seldom_dimensions() -> None:
     back = normalizer.unaction(np.array([[0, 0.7, 0, -1]], np.float32), np.zeros(4, np.float32))
     np.testing.assert_allclose(back[0, [1, 3]], [0.25, 0], atol=1e-6)
     assert normalizer.action_range[1] == 0
+
+
+def test_a_trembling_gripper_is_not_blown_up() -> None:
+    rng = np.random.default_rng(0)
+    rows, held = rng.normal(size=(1000, JOINTS)), rng.uniform(-0.006, 0.001, (1000, 1))
+    fields = {"joints": FieldStatistics.of(rows), "gripper": FieldStatistics.of(held)}
+    normalizer = Normalizer(CARD, Statistics(fields, fields))
+    assert (normalizer.state(np.array([[0, 0, 0, -0.006], [0, 0, 0, 0.001]]))[:, 3] == 0).all()
+    # Joints may be as finely scaled as their recording is.
+    fine = {**fields, "joints": FieldStatistics.of(rows * 1e-3)}
+    assert Normalizer(CARD, Statistics(fine, fine)).action_range[0] < 0.01
+
+
+def test_a_policy_needs_neither_video_nor_parquet_libraries() -> None:
+    code = (
+        "import sys; sys.modules.update(av=None, pyarrow=None); "
+        "import dreamzero.data.normalize, dreamzero.data.canvas"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_json(tmp_path: Path) -> None:
