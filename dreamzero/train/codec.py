@@ -1,0 +1,265 @@
+"""Train the small video codec on clips, and measure it on clips it has not seen."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..model.codecs.base import Codec, to_float
+from ..model.codecs.tiny import GROUP, STRIDE, TinyCodec
+
+MOVED = 0.1  # of the range 0..1, any channel
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """Architecture and recipe; the defaults take ten minutes of one core at 64 x 64.
+
+    Attributes:
+        latent_channels, width_half, width_quarter, width_eighth, blocks: see ``TinyCodec``.
+        steps: optimiser steps.
+        batch: clips of full size a step; of crops there are as many more as they are smaller.
+        groups: latents a clip besides the first.
+        crop: side of the square cut out around something that moves, px; 0 trains on whole frames.
+        whole: share of the steps, at the end, on whole frames.
+        moving_weight: extra weight of the pixels that move (``moving``).
+        noise: std of Gaussian noise on the unit-variance latents: small errors must stay small.
+        jitter: std of the random gain, and twice that of the offset, of each colour channel.
+        matrix_lr: Muon's rate for the kernels as matrices; lr: AdamW's for biases.
+        bf16: twice as fast on CPUs with AVX512-BF16 and on GPUs.
+        held_out: share of the clips for measuring, at most ``most_held_out``.
+    """
+
+    latent_channels: int = 24
+    width_half: int = 64
+    width_quarter: int = 64
+    width_eighth: int = 160
+    blocks: int = 1
+    steps: int = 2400
+    batch: int = 8
+    groups: int = 4
+    crop: int = 32
+    whole: float = 0.3
+    moving_weight: float = 10.0
+    noise: float = 0.1
+    jitter: float = 0.1
+    matrix_lr: float = 0.02
+    lr: float = 2e-3
+    warmup: int = 100
+    bf16: bool = True
+    held_out: float = 0.1
+    most_held_out: int = 40
+    seed: int = 0
+
+
+def moving(video: Tensor, previous: bool = True) -> Tensor:
+    """Pixels that move: any channel more than 0.1 (of 0..1) away from a reference frame.
+
+    Args:
+        video: ``[b, 3, t, h, w]`` in [-1, 1], t = 1 + 4 n.
+        previous: the reference is the previous key frame (the last frame before the group of
+            four, frames 0, 4, 8 ...); otherwise the clip's first frame.
+
+    Returns:
+        bool ``[b, 1, t, h, w]``; false in the first frame.
+    """
+    reference = video[:, :, :1]
+    if previous:
+        reference = video[:, :, :-1:GROUP].repeat_interleave(GROUP, dim=2)
+    moved = (video[:, :, 1:] - reference).abs().amax(1, keepdim=True) > 2 * MOVED
+    return torch.cat([torch.zeros_like(moved[:, :, :1]), moved], 2)
+
+
+@torch.no_grad()
+def measure(codec: Codec, clips: np.ndarray, noise: float = 0.0, seed: int = 0) -> dict[str, float]:
+    """PSNR in dB (peak: the full range; squared errors pooled over all clips).
+
+    Args:
+        clips: uint8 ``[n, t, h, w, 3]``; noise: std of Gaussian noise on the latents.
+
+    Returns:
+        ``psnr`` of all pixels, ``psnr_moving`` of those away from the previous key frame,
+        ``psnr_changed`` of those away from the first frame (see ``moving``), ``share_moving``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums = np.zeros((3, 2))
+    for start in range(0, len(clips), 8):
+        video = to_float(clips[start : start + 8])
+        latents = codec.encode(video)
+        latents = latents + noise * torch.randn(latents.shape, generator=generator)
+        error = (codec.decode(latents) - video).square().div_(4)
+        every = torch.ones_like(video[:, :1], dtype=torch.bool)
+        for row, mask in enumerate((every, moving(video), moving(video, previous=False))):
+            sums[row] += float((error * mask).sum()), 3 * float(mask.sum())
+    psnr = [-10 * math.log10(max(e, 1e-12) / n) if n else math.nan for e, n in sums]
+    share = float(sums[1, 1] / sums[0, 1])
+    return dict(zip(("psnr", "psnr_moving", "psnr_changed"), psnr)) | {"share_moving": share}
+
+
+def train_codec(
+    clips: np.ndarray | Iterable[np.ndarray],
+    config: CodecTraining | None = None,
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a ``TinyCodec`` and write it to the folder ``out``.
+
+    Args:
+        clips: uint8 ``[n, t, h, w, 3]`` (a memmap is read piecewise), or an iterable of such.
+        out: folder for ``config.json`` and weights; None trains for the figures only.
+
+    Returns:
+        Held-out figures of the codec as stored: those of ``measure``, the same with N(0, 0.1) on
+        the latents as ``noisy_*``; seconds, steps, parameters, clips and the configuration.
+
+    Raises:
+        UserError: clips too few, too short, of another type, or sides no multiple of 8.
+    """
+    config = config or CodecTraining()
+    train, held = _split(clips, config)
+    torch.manual_seed(config.seed)
+    codec = TinyCodec(
+        **{
+            name: getattr(config, name)
+            for name in (
+                "latent_channels", "width_half", "width_quarter", "width_eighth", "blocks"
+            )
+        }
+    )  # fmt: skip
+    started = time.perf_counter()
+    losses = _fit(codec, train, config, progress)
+    _standardise(codec, train[:: max(1, len(train) // 100)])
+    # As stored: what a reader of the folder gets has passed through float16.
+    for parameter in codec.parameters():
+        parameter.data = parameter.data.half().float()
+    if out is not None:
+        codec.save_pretrained(out)
+    metrics: dict[str, Any] = measure(codec, held)
+    noisy = measure(codec, held, noise=0.1)
+    metrics |= {f"noisy_{k}": v for k, v in noisy.items() if k.startswith("psnr")}
+    return metrics | {
+        "loss": float(np.mean(losses[-50:])),
+        "seconds": time.perf_counter() - started,
+        "parameters": sum(p.numel() for p in codec.parameters()),
+        "clips": len(train),
+        "held_out_clips": len(held),
+        "config": asdict(config),
+    }
+
+
+def _split(
+    clips: np.ndarray | Iterable[np.ndarray], config: CodecTraining
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out clips, by the seed."""
+    if not isinstance(clips, np.ndarray):
+        pieces = list(clips)
+        if not pieces:
+            raise UserError("no clips to train a codec on")
+        clips = np.concatenate(pieces)
+    if clips.ndim != 5 or clips.dtype != np.uint8 or clips.shape[-1] != 3:
+        raise UserError(f"clips are uint8 [n, t, h, w, 3], got {clips.dtype} {list(clips.shape)}")
+    n, t, h, w, _ = clips.shape
+    if n < 2 or t < 1 + GROUP or (t - 1) % GROUP:
+        raise UserError(f"a codec needs >= 2 clips of 1 + 4 n frames (n >= 1), got {n} of {t}")
+    if h % STRIDE or w % STRIDE:
+        raise UserError(f"frames of {h} x {w} px: sides must be multiples of {STRIDE}")
+    order = np.random.default_rng(config.seed).permutation(n)
+    held = min(config.most_held_out, max(1, round(n * config.held_out)))
+    return clips[np.sort(order[held:])], clips[np.sort(order[:held])]
+
+
+def _sample(
+    clips: np.ndarray, config: CodecTraining, whole: bool, rng: np.random.Generator
+) -> Tensor:
+    """A batch of clips, or of more crops around something that moves ``[b, 3, t, h, w]``."""
+    n, t, h, w, _ = clips.shape
+    side = min(config.crop, h, w)
+    whole = whole or side == 0
+    batch = config.batch if whole else config.batch * max(1, h * w // side**2)
+    length = 1 + GROUP * min(config.groups, (t - 1) // GROUP)
+    picked = []
+    for i in rng.integers(n, size=batch):
+        start = rng.integers(t - length + 1)
+        clip = clips[i, start : start + length]
+        if not whole:
+            y, x = rng.integers(h), rng.integers(w)
+            # One frame against the first is enough to find the place, and cheap.
+            frame = clip[rng.integers(1, length)].astype(np.int16)
+            spots = np.flatnonzero(np.abs(frame - clip[0]).max(-1) > 255 * MOVED)
+            if len(spots) and rng.random() < 0.8:
+                y, x = divmod(int(rng.choice(spots)), w)
+            top = int(np.clip(y - rng.integers(side), 0, h - side))
+            left = int(np.clip(x - rng.integers(side), 0, w - side))
+            clip = clip[:, top : top + side, left : left + side]
+        picked.append(clip[:, :, ::-1] if rng.random() < 0.5 else clip)
+    video = to_float(np.stack(picked))
+    shape = (batch, 3, 1, 1, 1)
+    gain = 1 + 2 * config.jitter * torch.from_numpy(rng.standard_normal(shape)).float()
+    offset = config.jitter * torch.from_numpy(rng.standard_normal(shape)).float()
+    return (video * gain + offset).clamp_(-1.0, 1.0)
+
+
+def _fit(codec: TinyCodec, clips: np.ndarray, config: CodecTraining, progress: bool) -> list[float]:
+    """The loop; returns the loss of every step."""
+    from tqdm.auto import trange
+
+    codec.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    kernels = [p for p in codec.parameters() if p.ndim == 4]
+    # Muon takes matrices: in channels_last, [out, h * w * in] is a view of the kernel.
+    matrices = [nn.Parameter(_matrix(p.detach())) for p in kernels]
+    muon = torch.optim.Muon(matrices, lr=config.matrix_lr, weight_decay=0.0)
+    biases = [p for p in codec.parameters() if p.ndim != 4]
+    adamw = torch.optim.AdamW(biases, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    rng = np.random.default_rng(config.seed)
+    losses = []
+    bar = trange(config.steps, desc="codec", disable=not progress)
+    for step in bar:
+        done = step / config.steps
+        if done >= 0.8:
+            codec.norm.eval()  # the decoder settles on the statistics that it will be used with
+        video = _sample(clips, config, done >= 1 - config.whole, rng)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+            out = codec(video, config.noise)
+        weight = 1 + config.moving_weight * moving(video)
+        loss = ((out.float() - video).square() * weight).mean()
+        codec.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        for matrix, kernel in zip(matrices, kernels):
+            assert kernel.grad is not None
+            matrix.grad = _matrix(kernel.grad)
+        rate = min(1.0, (step + 1) / config.warmup) * max(
+            0.02, 0.5 + 0.5 * math.cos(math.pi * done)
+        )
+        for optimiser, peak in ((muon, config.matrix_lr), (adamw, config.lr)):
+            optimiser.param_groups[0]["lr"] = peak * rate
+            optimiser.step()
+        losses.append(loss.item())
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}")
+    codec.eval()
+    return losses
+
+
+def _matrix(kernel: Tensor) -> Tensor:
+    """``[out, in, h, w]`` in channels_last -> ``[out, h * w * in]`` without a copy."""
+    return kernel.permute(0, 2, 3, 1).flatten(1)
+
+
+@torch.no_grad()
+def _standardise(codec: TinyCodec, clips: np.ndarray) -> None:
+    """Measure mean and std of every latent channel and store them in the codec."""
+    latents = torch.cat(
+        [codec.analyse(to_float(clips[i : i + 8])) for i in range(0, len(clips), 8)]
+    ).double()
+    codec.latents_mean.copy_(latents.mean((0, 2, 3, 4)))
+    codec.latents_std.copy_(latents.std((0, 2, 3, 4)).clamp_min(1e-3))
