@@ -22,6 +22,8 @@ _SPACING_M = 0.068
 _GRASP_SPACING_M = 0.09
 _YAW_RAD = math.radians(20)
 _ZONE_SPREAD_M = (0.08, 0.115)
+# The tip comes down this far behind a block, and that must be where the shortest arm reaches.
+_BEHIND_M, _REACH_X_M = 0.05, 0.10
 # Pushes onto a zone: how far, and how far off an axis of the table they may point.
 _ZONE_PUSH_M = (0.08, 0.13)
 _ZONE_ANGLE_RAD = math.radians(20)
@@ -93,7 +95,8 @@ def _suits(task: Task, xy: np.ndarray, spots: np.ndarray) -> bool:
     off_axis = abs(angle - round(angle / (math.pi / 2)) * math.pi / 2)
     if not _ZONE_PUSH_M[0] < distance < _ZONE_PUSH_M[1] or off_axis > _ZONE_ANGLE_RAD:
         return False
-    return _free(xy, way / distance, distance)
+    behind = xy[0] - way / distance * _BEHIND_M
+    return behind[0] < _REACH_X_M and _free(xy, way / distance, distance)
 
 
 def _apart(xy: np.ndarray, spacing_m: float) -> bool:

@@ -184,6 +184,10 @@ class Push:
             return behind + (0, 0, _PUSH_HEIGHT_M), self._dip
         if self.phase == "hold":
             return self._hold, self._shove
+        if self._goal_m is not None:
+            # The block sticks to the fingers: they go the way that it still has to go.
+            way = np.array([*(self._goal_m - block[:2]), 0.0])
+            return self._env.tip() * (1, 1, 0) + way + (0, 0, _PUSH_HEIGHT_M), self._shove
         left = self._distance_m - along
         end = block + self._direction * (left - gap)
         return end + (0, 0, _PUSH_HEIGHT_M), self._shove
