@@ -1,4 +1,4 @@
-"""Feetech's request and answer over a link: deadlines, one retry, and errors that name the servo."""
+"""Feetech's request and answer over a link: deadlines, retries, and errors that name the servo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Bus:
         self,
         link: Link,
         timeout_s: float = 0.05,
-        retries: int = 1,
+        retries: int = 2,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.link = link

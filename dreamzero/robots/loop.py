@@ -13,9 +13,8 @@ executed; its steps belong to the time of its observation, and those already pas
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +24,7 @@ from ..embodiments import Embodiment
 from ..errors import UserError
 from ..types import ActionChunk, Policy
 from .base import Robot, RobotFault
+from .clock import punctual
 from .recorder import Recorder
 from .runlog import ChunkRecord, RunLog
 from .safety import Watchdog
@@ -107,9 +107,11 @@ def run_episode(
         raise UserError(f"seconds={seconds}, max_chunks={max_chunks}: both must be > 0")
     ended, fault = "fault", ""
     try:
-        with _brisk_threads():
-            robot.stop()
-            policy.reset(instruction)
+        policy.reset(instruction)
+        robot.stop()
+        # On a simulated clock the policy thinks on this thread, which must then stay an ordinary one.
+        with nullcontext(False) if robot.clock.simulated else punctual() as granted:
+            loop.recorder.real_time = granted
             ended = loop.run(seconds, max_chunks, until)
     except RobotFault as error:
         fault = str(error)
@@ -309,14 +311,3 @@ def _cadence(card: Embodiment, mode: Mode, execute_steps: int | None) -> tuple[i
             f"{card.video_hz} Hz"
         )
     return steps, round(frames)
-
-
-@contextmanager
-def _brisk_threads() -> Iterator[None]:
-    """Let the loop have the interpreter within 0.5 ms of waking (the default is 5)."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

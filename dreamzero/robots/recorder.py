@@ -32,6 +32,7 @@ class Recorder:
         self._counts = {"refused": 0, "position": 0, "velocity": 0}
         self.missed = 0
         self.repeated = 0
+        self.real_time = False
 
     @property
     def taken(self) -> int:
@@ -124,4 +125,5 @@ class Recorder:
             missed=self.missed,
             repeated_frames=self.repeated,
             score=score,
+            real_time=self.real_time,
         )

@@ -57,6 +57,7 @@ class RunLog:
         missed: deadlines that went by without a command.
         repeated_frames: pictures used twice, because their time fell into missed deadlines.
         score: what the simulation says of the outcome, if it is one.
+        real_time: whether the system gave the loop real-time scheduling.
     """
 
     instruction: str
@@ -79,6 +80,7 @@ class RunLog:
     missed: int = 0
     repeated_frames: int = 0
     score: dict[str, object] | None = None
+    real_time: bool = False
 
     @property
     def lateness_s(self) -> np.ndarray:
@@ -133,7 +135,7 @@ class RunLog:
         """Everything but pictures, as plain JSON types."""
         chunks = []
         for chunk in self.chunks:
-            data = asdict(chunk) | {"actions": chunk.actions.tolist(), "video": None}
+            data = asdict(chunk) | {"actions": _plain(chunk.actions), "video": None}
             data["info"] = {k: v for k, v in chunk.info.items() if isinstance(v, int | float | str)}
             chunks.append(data)
         arrays = ("due_s", "sent_s", "wanted", "sent", "held", "clipped", "state_s", "state")
@@ -144,13 +146,23 @@ class RunLog:
             "ended": self.ended,
             "fault": self.fault,
             "score": self.score,
+            "real_time": self.real_time,
             "summary": self.summary(),
             "counts": self.counts,
             "chunks": chunks,
             "frames_s": self.frames_s.tolist(),
-            **{name: getattr(self, name).tolist() for name in arrays},
+            **{name: _plain(getattr(self, name)) for name in arrays},
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_json` to a file."""
-        Path(path).write_text(json.dumps(self.to_json()) + "\n")
+        Path(path).write_text(json.dumps(self.to_json(), allow_nan=False) + "\n")
+
+
+def _plain(array: np.ndarray) -> list[Any]:
+    """Nested lists; what is not finite becomes None, which JSON has a word for."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return list(array.tolist())
+    plain = array.astype(object)
+    plain[~np.isfinite(array)] = None
+    return list(plain.tolist())

@@ -275,12 +275,15 @@ def test_a_chunk_of_another_robot_is_refused(arm: ClockworkArm) -> None:
 def test_the_log_is_plain_json(arm: ClockworkArm, tmp_path) -> None:
     import json
 
-    log = run_episode(arm, Counting(), "x", max_chunks=2)
+    actions = np.zeros((32, 6))
+    actions[3, 2] = np.nan
+    log = run_episode(arm, ReplayPolicy(CARD, actions), "x", max_chunks=2)
     log.save(tmp_path / "log.json")
     data = json.loads((tmp_path / "log.json").read_text())
     assert data["summary"]["chunks"] == 2
     assert len(data["sent"]) == 32
     assert data["ended"] == "done"
+    assert data["wanted"][3][2] is None
 
 
 def test_thread_thinker_passes_on_answers_and_errors() -> None:
@@ -312,3 +315,21 @@ def test_inline_thinker_takes_its_time() -> None:
     clock.advance(1.0)
     assert thinker.poll() is not None
     assert not thinker.busy
+
+
+def test_threads_started_in_a_punctual_one_are_ordinary() -> None:
+    import os
+    import threading
+
+    from dreamzero.robots.clock import punctual
+
+    seen = []
+    before = os.sched_getscheduler(0)
+    with punctual() as granted:
+        inside = os.sched_getscheduler(0)
+        thread = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+    assert seen == [before]
+    assert os.sched_getscheduler(0) == before
+    assert (inside != before) == granted
