@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
-
+from ..errors import UserError
 from .looks import Look, LookRange
 from .splits import HELD_OUT, SUITES, Block, Scene, Zone, look_range, sample_scene, split
 from .tasks import COLOURS, DIRECTIONS, Task, parse
@@ -42,6 +41,7 @@ __all__ = [
     "sample_scene",
     "split",
 ]
+# What needs mujoco comes on first use.
 _LAZY = {
     "Tabletop": "tabletop",
     "Expert": "experts",
@@ -51,13 +51,27 @@ _LAZY = {
     "record": "recording",
 }
 
-if "DreamZero/Tabletop-v0" not in gymnasium.registry:
-    gymnasium.register(
-        "DreamZero/Tabletop-v0", "dreamzero.sim.tabletop:Tabletop", max_episode_steps=65
-    )
+try:
+    import gymnasium
+except ModuleNotFoundError:  # tasks, splits and looks need neither gymnasium nor mujoco
+    pass
+else:
+    if "DreamZero/Tabletop-v0" not in gymnasium.registry:
+        gymnasium.register(
+            "DreamZero/Tabletop-v0", "dreamzero.sim.tabletop:Tabletop", max_episode_steps=65
+        )
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    try:
+        module = importlib.import_module(f".{_LAZY[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name not in ("mujoco", "gymnasium"):
+            raise
+        raise UserError(
+            f"the simulator needs {error.name}, which is not installed: "
+            "pip install 'dreamzero[sim]'"
+        ) from error
+    return getattr(module, name)

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 
-os.environ.setdefault("MUJOCO_GL", "egl")
-
-import mujoco
 import numpy as np
 
 from ..errors import UserError
 
-_NO_GL = (
-    "the simulator cannot draw: no working OpenGL for MUJOCO_GL={platform} ({error}); on Debian or "
-    "Ubuntu install libegl1 and libgl1-mesa-dri (`dreamzero doctor` checks it), or choose another "
-    "platform with MUJOCO_GL=osmesa or glfw"
-)
+if sys.platform == "linux":
+    os.environ.setdefault("MUJOCO_GL", "egl")
 
+
+def _no_gl(error: Exception) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(
+        f"the simulator cannot draw: no working OpenGL for "
+        f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({reason}); on Debian or Ubuntu install "
+        "libegl1 and libgl1-mesa-dri and leave MUJOCO_GL unset (`dreamzero doctor` checks it)"
+    )
+
+
+try:
+    import mujoco
+except ModuleNotFoundError:
+    raise
+except Exception as error:  # what a missing libEGL raises depends on the platform
+    raise _no_gl(error) from error
 
 _OPEN: weakref.WeakSet[Camera] = weakref.WeakSet()
 
@@ -41,9 +52,7 @@ class Camera:
         try:
             self._renderer = mujoco.Renderer(model, side, side, max_geom=200)
         except Exception as error:
-            platform = os.environ.get("MUJOCO_GL", "")
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(_NO_GL.format(platform=platform, error=reason)) from error
+            raise _no_gl(error) from error
         if not _OPEN:
             # Contexts must go before mujoco's own exit handler, which the first of them registered,
             # ends EGL: the last registered runs first.

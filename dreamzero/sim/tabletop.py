@@ -237,6 +237,9 @@ class Tabletop(gymnasium.Env):
         self.data.ctrl[joints:] = self.arm.closed + span * target[joints]
 
     def _place(self, scene: Scene) -> None:
+        for things, most in (("blocks", world.BLOCKS), ("zones", world.ZONES)):
+            if len(getattr(scene, things)) > most:
+                raise UserError(f"a scene holds at most {most} {things}")
         self.scene = scene
         world.dress(self.model, scene)
         mujoco.mj_resetData(self.model, self.data)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
 from .arms import Arm
 from .layout import BLOCK_HALF_M, ZONE_HALF_M
 from .render import mujoco
@@ -112,6 +113,8 @@ _SHAPES = {"box": 6, "cylinder": 5, "sphere": 2}  # mjtGeom
 def dress(model: Any, scene: Scene) -> None:
     """Gives a compiled model the look and the zones of a scene (blocks are the caller's)."""
     look = scene.look
+    if len(look.clutter) > CLUTTER:
+        raise UserError(f"a look holds at most {CLUTTER} pieces of clutter")
     model.geom("table").rgba[:3] = look.table_rgb
     model.vis.headlight.ambient[:] = look.ambient
     sun = model.light("sun")

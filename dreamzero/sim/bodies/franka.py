@@ -40,7 +40,7 @@ def build(card: Embodiment) -> dict[str, Any]:
     hand = (
         mjcf.knuckle((0, 0, 0.085), 0.034, 0.026, "shell")
         + '<geom class="arm" type="box" size="0.020 0.052 0.026" pos="0 0 0.137" material="shell"/>'
-        + mjcf.wrist_camera(at=_FLANGE_M + _TIP_M, reach_m=0.07, aside_m=0.07)
+        + mjcf.wrist_camera(at=_FLANGE_M + _TIP_M, reach_m=0.10, aside_m=0.075)
         + fingers
     )
     inner = mjcf.body("hand", (0, 0, 0), hand, mjcf.turn_z(3 * math.pi / 4))

@@ -33,7 +33,7 @@ def build(card: Embodiment) -> dict[str, Any]:
         + mjcf.capsule((-0.010, 0.026, -0.100), (-0.006, 0.010, -0.050), 0.009, _SKIN)
         + mjcf.capsule((0, 0, -0.11), (0.10, 0, -0.18), 0.022, _SKIN)
         + mjcf.capsule((0.12, 0, -0.192), (0.42, 0, -0.36), 0.032, "sleeve")
-        + mjcf.wrist_camera(reach_m=0.06, aside_m=0.065)
+        + mjcf.wrist_camera(reach_m=0.10, aside_m=0.08)
     )
     # The hand's z axis points down: turned by 180 degrees about y, x towards the body.
     hand = mjcf.body("hand", (0, 0, 0), palm + inner, "0 0 1 0")

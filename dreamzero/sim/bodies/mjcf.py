@@ -93,7 +93,7 @@ def parallel_fingers(
             f'pos="0 {side * 0.0055} {-length_m / 2}" material="{material}"/>'
         )
         inner += body(name, (0.0, 0.0, tip_z), slide + pad)
-    inner += f'<site name="tip" pos="0 0 {tip_z}"/>'
+    inner += f'<site name="tip" pos="0 0 {tip_z}" group="4"/>'
     servos = "".join(servo(n, -0.001, stroke_m / 2, force=30.0, scale=5.0) for n in names)
     return inner, servos
 
@@ -108,10 +108,10 @@ def wrist_camera(
         reach_m: how far behind the tips it sits; aside_m: how far off the gripper's axis.
         at: where the tips are along that axis, m.
     """
-    lean = 0.36
+    lean = 0.5
     cos, sin = math.cos(lean), math.sin(lean)
     # In the frame of the tip: x towards the arm, y along the opening, z out of the gripper.
     pos, right, up = (aside_m, 0.0, at - reach_m), (0.0, -1.0, 0.0), (-cos, 0.0, -sin)
     if tip == "x":
         pos, right, up = ((v[2], v[1], -v[0]) for v in (pos, right, up))
-    return f'<camera name="wrist" pos="{text(pos)}" xyaxes="{text((*right, *up))}" fovy="70"/>'
+    return f'<camera name="wrist" pos="{text(pos)}" xyaxes="{text((*right, *up))}" fovy="75"/>'

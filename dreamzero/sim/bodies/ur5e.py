@@ -37,7 +37,7 @@ def build(card: Embodiment) -> dict[str, Any]:
     gripper = (
         mjcf.knuckle((0, 0, 0.03), 0.030, 0.035, "motor")
         + '<geom class="arm" type="box" size="0.018 0.054 0.024" pos="0 0 0.088" material="motor"/>'
-        + mjcf.wrist_camera(at=_TIP_M, reach_m=0.07, aside_m=0.07)
+        + mjcf.wrist_camera(at=_TIP_M, reach_m=0.10, aside_m=0.075)
         + fingers
     )
     inner = mjcf.body("gripper", (0, 0, 0.0996), gripper)
