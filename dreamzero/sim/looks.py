@@ -135,16 +135,16 @@ TRAIN = LookRange(
     shapes=("cylinder", "sphere"),
 )
 
-# Nothing of this is in TRAIN: bluish and greenish tables, light from behind, dimmer or harsher,
-# a camera further off its place, and more clutter of another shape.
+# Nothing of this is in TRAIN: cyan tables (no block of the default tasks has their hue), low and dim
+# light from behind, a camera further off its place, more clutter and of another shape.
 UNSEEN = LookRange(
-    hue=(0.35, 0.62),
+    hue=(0.43, 0.56),
     saturation=(0.28, 0.45),
     value=(0.55, 0.85),
     light_azimuth_rad=_deg(110, 250),
     light_elevation_rad=_deg(25, 43),
-    light=(0.45, 0.68),
-    ambient=(0.28, 0.40),
+    light=(0.50, 0.68),
+    ambient=(0.34, 0.43),
     camera_azimuth_rad=_deg(4, 7),
     camera_elevation_rad=_deg(2.5, 4),
     camera_shift_m=(0.006, 0.012),
