@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = {k: v for k, v in vars(args).items() if k not in ("function", "json")}
     record = RunRecord("evaluate", parameters=parameters, seed=args.seed, device="cpu")
     for suite in suites:
-        options = {} if args.policy in BASELINES else {"sampler": sampler}
+        options: dict[str, Any] = {} if args.policy in BASELINES else {"sampler": sampler}
         result = evaluate(
             args.policy,
             suite,

@@ -15,6 +15,7 @@ import numpy as np
 from ..embodiments import Embodiment, get
 from ..errors import UserError
 from ..robots.policies import HoldPolicy, ReplayPolicy
+from ..shipped import find
 from ..types import Policy
 from .statistics import Rate, mean_interval, wilson
 
@@ -193,11 +194,8 @@ def evaluate(
         raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
     if episodes < 1:
         raise UserError(f"--episodes {episodes}: give at least 1 (200 for a published number)")
-    if spec not in BASELINES and not Path(spec).is_dir():
-        raise UserError(
-            f"--policy {spec}: no such folder; give the --out folder of `dreamzero train`, or "
-            f"one of {', '.join(BASELINES)}"
-        )
+    if spec not in BASELINES:
+        spec = str(find(spec))
     seeds = [SCENE_OFFSET + seed + i for i in range(episodes)]
     piece = max(1, min(10, episodes // max(workers, 1)))
     pieces = [seeds[i : i + piece] for i in range(0, episodes, piece)]

@@ -29,6 +29,7 @@ from ..model.blocks import ContextKV
 from ..model.bundle import WorldActionModel
 from ..model.cache import KVCache
 from ..model.codecs import to_float, to_uint8
+from ..shipped import find
 from ..types import ActionChunk
 
 # Four steps and no guidance: what the small models need, at a few milliseconds a step.
@@ -194,5 +195,12 @@ class WorldActionPolicy:
 
 
 def load_policy(path: Path | str, **options: Any) -> WorldActionPolicy:
-    """A policy from a model folder; options as in ``WorldActionPolicy``."""
-    return WorldActionPolicy(WorldActionModel.load(path), **options)
+    """A policy from a model folder or a shipped model ("tiny_so101").
+
+    Args:
+        options: as in ``WorldActionPolicy``: embodiment, sampler, seed, dream.
+
+    Raises:
+        UserError: no such model, or not one of this project.
+    """
+    return WorldActionPolicy(WorldActionModel.load(find(path)), **options)

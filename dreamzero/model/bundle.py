@@ -76,7 +76,7 @@ class WorldActionModel:
             if dtype is not None:
                 weights = {k: v.to(dtype) for k, v in weights.items()}
             module.save_pretrained(path / name, state_dict=weights)
-        self.codec.save_pretrained(path / "vae")  # type: ignore[attr-defined]
+        self.codec.save_pretrained(path / "vae")
         robots = {
             name: {"card": card.to_json(), "statistics": statistics.to_json()}
             for name, (card, statistics) in self.robots.items()
@@ -114,5 +114,6 @@ class WorldActionModel:
             raise UserError(f"{path}: weights do not fit their config.json: {error}") from error
         model = cls(transformer, codecs.load(path / "vae"), text_encoder, robots)
         for module in (model.transformer, model.text_encoder, model.codec):
-            module.to(device).eval().requires_grad_(False)  # type: ignore[attr-defined]
+            assert isinstance(module, torch.nn.Module)
+            module.to(device).eval().requires_grad_(False)
         return model

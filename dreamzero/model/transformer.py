@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -113,7 +114,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             if self.condition_embedder.image_embedder is None:
                 raise ValueError("this model has no image tokens (image_dim is None)")
             image = self.condition_embedder.image_embedder(image)
-        return [block.attn2.keys_values(text, image) for block in self.blocks]
+        layers = cast("list[Block]", list(self.blocks))
+        return [block.attn2.keys_values(text, image) for block in layers]
 
     def forward(
         self,

@@ -45,7 +45,7 @@ class TrainSettings:
 
     steps: int = 3000
     full: Source = field(default_factory=Source)
-    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=12))
+    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=16))
     matrix_lr: float = 0.02
     lr: float = 1.5e-3
     weight_decay: float = 0.01

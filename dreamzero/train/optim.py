@@ -15,7 +15,8 @@ def optimizers(
     modules: Iterable[nn.Module], settings: TrainSettings
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside transformer blocks, AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             inside = name.startswith("blocks.") and parameter.ndim == 2

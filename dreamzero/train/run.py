@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data.cards import choose
+from ..data.normalize import Statistics
 from ..data.reader import Dataset
 from ..data.windows import WindowDataset
 from ..embodiments import Embodiment
@@ -19,6 +20,7 @@ from ..model.presets import preset as preset_arguments
 from ..model.text import WordEncoder
 from ..model.transformer import DreamZeroTransformer
 from ..report.record import RunRecord
+from ..shipped import find
 from .codec import CodecTraining, train_codec
 from .config import Source, TrainSettings
 from .latents import LatentWindows, encode_windows
@@ -74,11 +76,11 @@ def train(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     groups = group_by_card(data, card)
-    start = None if init is None else WorldActionModel.load(init)
+    start = None if init is None else WorldActionModel.load(find(init))
     cuts: list[tuple[Source, WindowDataset]] = []
-    robots = {}
+    robots: dict[str, tuple[Embodiment, Statistics]] = {}
     for robot_card, datasets in groups.values():
-        statistics = None
+        statistics: Statistics | None = None
         for source in (settings.full, settings.first):
             if source.batch < 1:
                 continue
@@ -89,7 +91,7 @@ def train(
             if windows.normalizer is not None:
                 statistics = windows.normalizer.statistics
             cuts.append((source, windows))
-        robots[robot_card.name] = (robot_card, statistics)
+        robots[robot_card.name] = (robot_card, statistics or Statistics())
     video_codec = _codec(out, codec, start, cuts, codec_training, progress)
     first_card = next(iter(groups.values()))[0]
     arguments = preset_arguments(preset) | _fit(first_card, video_codec, preset)
