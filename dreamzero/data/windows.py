@@ -110,6 +110,10 @@ class WindowDataset(data.Dataset[Window]):
         """Draw other augmentations from here on."""
         self.epoch = epoch
 
+    def place(self, index: int) -> tuple[int, int, float]:
+        """(dataset, episode, start in seconds) of a window, without reading it."""
+        return self._index[index]
+
     def __getitem__(self, index: int) -> Window:
         """The window of that number, a few milliseconds at 64 x 64."""
         which, episode, start = self._index[index]
