@@ -26,8 +26,8 @@ _DT_S = 1.0 / world.CONTROL_HZ
 Limits = tuple[float, float]
 # Greatest speed (m/s) and acceleration (m/s2).
 _TRANSIT, _DESCEND, _PUSH = (0.17, 0.55), (0.12, 0.6), (0.085, 0.5)
-_SWIFT, _DIP, _SHOVE = (0.26, 1.0), (0.16, 0.9), (0.12, 0.7)
-_CLOSE_ROWS, _OPEN_ROWS = 6, 4
+_SWIFT, _DIP, _SHOVE = (0.32, 1.3), (0.20, 1.2), (0.12, 0.7)
+_CLOSE_ROWS, _OPEN_ROWS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Grasp:
         elif self.phase == "up" and tip[2] > HOVER_M - 0.012:
             self.phase = "over"
         elif self._goal_m is not None:
-            self._deliver(tip, float(block[2]))
+            self._deliver(tip, block)
         self._rows += 1
         if self.phase == "over":
             return Aim(np.array([*at, HOVER_M]), _SWIFT, self._yaw_rad, env.arm.grasp_open)
@@ -240,19 +240,25 @@ class Grasp:
         limits = _SWIFT if self.phase == "carry" else _DIP
         return Aim(self._hold, limits, self._yaw_rad, 0.0 if shut else env.arm.grasp_open)
 
-    def _deliver(self, tip: np.ndarray, height_m: float) -> None:
-        """Phases after the block (centre at ``height_m``) is in the air."""
+    def _deliver(self, tip: np.ndarray, block: np.ndarray) -> None:
+        """Phases after the block is in the air."""
         assert self._goal_m is not None
         over = np.array([*(self._goal_m - self._grip_m), _CARRY_M])
+        there = bool(np.linalg.norm(self._goal_m - block[:2]) < ZONED_M - 0.004)
         if self.phase == "raise" and tip[2] > _CARRY_M - 0.02:
             self._hold_at("carry", over)
         elif self.phase == "carry" and self._mover.near(over, 0.010):
-            self._hold_at("lower", over * (1, 1, 0) + (0, 0, _GRASP_HEIGHT_M + 0.002))
-        elif self.phase == "lower" and height_m < BLOCK_HALF_M + 0.008:
+            # Down until the block, held where it is held, stands on the table.
+            down = max(0.004, BLOCK_HALF_M + 0.002 - (block[2] - tip[2]))
+            self._hold_at("lower", over * (1, 1, 0) + (0, 0, down))
+        elif self.phase == "lower" and there:
             # A leaning gripper sets it down on an edge; let go, and it lies flat.
-            self._hold_at("open", tip)
+            if block[2] < BLOCK_HALF_M + 0.008 or self._mover.near(self._hold, 0.004):
+                self._hold_at("open", tip)
         elif self.phase == "open" and self._rows >= _OPEN_ROWS:
             self._hold_at("leave", over)
+        elif self.phase == "leave" and not there:
+            self._again()
 
     def _again(self) -> None:
         """The block is not where it should be: go up and come again."""
