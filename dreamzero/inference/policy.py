@@ -69,6 +69,7 @@ class WorldActionPolicy:
             raise UserError(f"{self.card.name} has no actions: it was seen on video only")
         self.normalizer = self.model.normalizer(self.embodiment)
         self.device = next(self.model.transformer.parameters()).device
+        self.frames_per_block = self.model.transformer.config.frames_per_block
         self._size = self.model.latent_size(self.embodiment)
         self._codec_cache: Any = None
         self._decoder_cache: Any = None
@@ -105,7 +106,8 @@ class WorldActionPolicy:
             raise UserError("observe before reset: call policy.reset(instruction) first")
         canvas = self._canvas(frames)
         cache = self._branches[0].cache
-        full = cache.frames > self.card.blocks * self.model.transformer.config.frames_per_block
+        # Full: with this block observed there would be no room to predict another one.
+        full = cache.frames > (self.card.blocks - 1) * self.frames_per_block
         if self._codec_cache is None or full or len(canvas) == 1:
             self._codec_cache = self._decoder_cache = None
             for branch in self._branches:
@@ -137,9 +139,8 @@ class WorldActionPolicy:
         if self._state is None:
             raise UserError("act before observe: the model has not seen anything yet")
         started = time.perf_counter()
-        config = self.model.transformer.config
-        channels, per_block = config.out_channels, config.frames_per_block
-        video = self._noise(1, channels, per_block, *self._size)
+        config, per_block = self.model.transformer.config, self.frames_per_block
+        video = self._noise(1, config.out_channels, per_block, *self._size)
         action = self._noise(1, self.card.horizon, config.action_dim)
         normal = self.normalizer.state(self._state)
         state = torch.zeros(1, 1, config.state_dim, device=self.device)
