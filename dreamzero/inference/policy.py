@@ -195,8 +195,8 @@ class WorldActionPolicy:
         return compose(views, self.card.layout, self.card.canvas_px)
 
 
-def load_policy(path: Path | str, **options: Any) -> WorldActionPolicy:
-    """A policy from a model folder or a shipped model ("tiny_so101").
+def load_policy(path: Path | str, device: str = "cpu", **options: Any) -> WorldActionPolicy:
+    """A policy from a model folder or a shipped model ("tiny_so101"), on ``device``.
 
     Args:
         options: as in ``WorldActionPolicy``: embodiment, sampler, seed, dream.
@@ -204,4 +204,4 @@ def load_policy(path: Path | str, **options: Any) -> WorldActionPolicy:
     Raises:
         UserError: no such model, or not one of this project.
     """
-    return WorldActionPolicy(WorldActionModel.load(find(path)), **options)
+    return WorldActionPolicy(WorldActionModel.load(find(path), device), **options)

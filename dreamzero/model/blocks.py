@@ -44,6 +44,11 @@ def layer_norm(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
 
 
+def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """RMSNorm in float32 whatever the weights and the activations are stored in."""
+    return F.rms_norm(x.float(), (x.shape[-1],), norm.weight.float(), norm.eps).to(x.dtype)
+
+
 class SelfAttention(nn.Module):
     """q and k are RMS-normalised over the full width, before the split into heads."""
 
@@ -63,8 +68,8 @@ class SelfAttention(nn.Module):
         return self.to_out[0](attention(rotate(q, rope), rotate(k, rope), v).flatten(2))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        v = self.to_v(x)
-        return self.norm_q(self.to_q(x)).to(v.dtype), self.norm_k(self.to_k(x)).to(v.dtype), v
+        q, k = rms_norm(self.norm_q, self.to_q(x)), rms_norm(self.norm_k, self.to_k(x))
+        return q, k, self.to_v(x)
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,15 @@ class CrossAttention(nn.Module):
         def split(x: Tensor) -> Tensor:
             return x.unflatten(-1, (self.heads, -1))
 
-        v = self.to_v(text)
-        text_kv = split(self.norm_k(self.to_k(text)).to(v.dtype)), split(v)
+        text_kv = split(rms_norm(self.norm_k, self.to_k(text))), split(self.to_v(text))
         if image is None:
             return ContextKV(text_kv)
-        v = self.add_v_proj(image)
-        key = self.norm_added_k(self.add_k_proj(image)).to(v.dtype)
-        return ContextKV(text_kv, (split(key), split(v)))
+        key = rms_norm(self.norm_added_k, self.add_k_proj(image))
+        return ContextKV(text_kv, (split(key), split(self.add_v_proj(image))))
 
     def forward(self, x: Tensor, context: ContextKV) -> Tensor:
         """``x [b, l, d]`` -> ``[b, l, d]``."""
-        q = self.norm_q(self.to_q(x)).to(context.text[0].dtype).unflatten(-1, (self.heads, -1))
+        q = rms_norm(self.norm_q, self.to_q(x)).unflatten(-1, (self.heads, -1))
         out = attend(q, *context.text)
         if context.image is not None:
             out = out + attend(q, *context.image)

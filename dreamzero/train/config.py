@@ -13,7 +13,7 @@ class Source:
     Attributes:
         blocks: blocks a window. Windows of one block train the first chunk, which decides most.
         batch: windows a batch.
-        stride: action steps between window starts; 0 means one window from each episode's start.
+        stride: action steps between window starts; 0 means one block.
     """
 
     blocks: int = 4
@@ -45,7 +45,7 @@ class TrainSettings:
 
     steps: int = 3000
     full: Source = field(default_factory=Source)
-    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=16))
+    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48))
     matrix_lr: float = 0.02
     lr: float = 1.5e-3
     weight_decay: float = 0.01

@@ -84,9 +84,12 @@ def train(
         for source in (settings.full, settings.first):
             if source.batch < 1:
                 continue
-            stride = source.stride or 10**6
             windows = WindowDataset(
-                datasets, robot_card, statistics, blocks=source.blocks, stride=stride
+                datasets,
+                robot_card,
+                statistics,
+                blocks=min(source.blocks, robot_card.blocks),
+                stride=source.stride or None,
             )
             if windows.normalizer is not None:
                 statistics = windows.normalizer.statistics
