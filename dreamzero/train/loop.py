@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -45,6 +44,11 @@ class Feed:
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         pick = torch.randint(0, len(self.train), (self.source.batch,), generator=generator)
         return self.train[pick]
+
+
+def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over the steps since the last log row, so that every kind of batch is in them."""
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
 class Trainer:
@@ -95,19 +99,20 @@ class Trainer:
         log = (self.out / "log.jsonl").open("a" if resume else "w")
         bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", disable=not progress)
         started = time.monotonic() - self.seconds
+        recent: list[dict[str, float]] = []
         with log, bar:
             while self.step < self.settings.steps:
-                row = self._one_step()
+                recent.append(self._one_step())
                 self.step += 1
                 self.seconds = time.monotonic() - started
-                row |= {"step": self.step, "seconds": round(self.seconds, 2)}
-                if self._due(self.settings.evaluate_every):
-                    row |= self.evaluate()
-                if self._due(self.settings.log_every) or "held_out_action" in row:
-                    log.write(json.dumps(row) + "\n")
+                bar.update()
+                evaluation = self.evaluate() if self._due(self.settings.evaluate_every) else {}
+                if self._due(self.settings.log_every) or evaluation:
+                    row = mean_of(recent) | {"seconds": round(self.seconds, 2), **evaluation}
+                    log.write(json.dumps({"step": self.step, **row}) + "\n")
                     log.flush()
                     bar.set_postfix(video=f"{row['video']:.3f}", action=f"{row['action']:.3f}")
-                bar.update()
+                    recent = []
                 if self._due(self.settings.save_every) and self.step < self.settings.steps:
                     self._save_state()
         return self._finish()
@@ -119,7 +124,7 @@ class Trainer:
         seed = (self.settings.seed * 1_000_003 + self.step) * 4 + purpose
         return torch.Generator().manual_seed(seed)
 
-    def _one_step(self) -> dict[str, Any]:
+    def _one_step(self) -> dict[str, float]:
         settings = self.settings
         feed = self.feeds[self.step % len(self.feeds)]
         batch = feed.windows.batch(feed.draw(self._generator(0)))
@@ -145,7 +150,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.update(self.modules, self.step)
-        return {"kind": feed.source.blocks, "lr": factor, **values}
+        return {"lr": factor, **values}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
