@@ -34,7 +34,7 @@ def packets(spoken: Sequence[Spoken], columns: int = 26) -> Figure:
 
         rows = []  # (packet, whether its meaning goes beside it, lines of meaning below)
         for one in spoken:
-            beside = len(one.data) + len(one.meaning) * 0.3 < columns + 4
+            beside = len(one.data) + len(one.meaning) * 0.27 < columns + 4
             rows.append((one, beside, [] if beside else _wrap(one.meaning, 92)))
         height = sum(1.25 + 0.75 * len(lines) for _, _, lines in rows)
         figure, axis = pyplot.subplots(figsize=(style.WIDTH_IN, 0.24 * height + 0.45))
