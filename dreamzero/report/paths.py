@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ def reports_dir(profile: str) -> Path:
 
 
 def work_dir(profile: str) -> Path:
-    """``runs/work/<profile>``: data sets and checkpoints that notebooks make; never in git."""
-    return repository_root() / "runs" / "work" / profile
+    """``runs/work/<profile>``: data sets and checkpoints that notebooks make; never in git.
+
+    The environment variable ``DREAMZERO_WORK`` names another folder than ``runs/work``.
+    """
+    base = os.environ.get("DREAMZERO_WORK")
+    return (Path(base) if base else repository_root() / "runs" / "work") / profile
 
 
 def shown(path: str | Path) -> str:
