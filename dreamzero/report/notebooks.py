@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def run(
 
 
 def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], progress: bool) -> None:
-    with kernel_environment():
+    with kernel_environment(), tempfile.TemporaryDirectory(prefix="dreamzero-") as sockets:
         import papermill
         from nbclient.exceptions import DeadKernelError
         from traitlets.config import Config
@@ -148,7 +149,8 @@ def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], prog
                 parameters=parameters,
                 kernel_name="python3",
                 # Sockets in the file system: no open port, and nothing for the kernel to warn of.
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                # In a folder of their own: two runs from one directory would share Jupyter's.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
                 progress_bar={"desc": notebook.name, "file": sys.stderr} if progress else False,
             )
         except papermill.PapermillExecutionError as error:
