@@ -9,6 +9,7 @@ DIR/metrics.json   how it was made
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,10 +73,8 @@ class WorldActionModel:
             ("transformer", self.transformer),
             ("text_encoder", self.text_encoder),
         ):
-            weights = module.state_dict()
-            if dtype is not None:
-                weights = {k: v.to(dtype) for k, v in weights.items()}
-            module.save_pretrained(path / name, state_dict=weights)
+            stored = module if dtype is None else copy.deepcopy(module).to(dtype)
+            stored.save_pretrained(path / name)
         self.codec.save_pretrained(path / "vae")
         robots = {
             name: {"card": card.to_json(), "statistics": statistics.to_json()}

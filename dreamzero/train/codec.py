@@ -112,12 +112,15 @@ def train_codec(
     config: CodecTraining | None = None,
     out: Path | str | None = None,
     progress: bool = True,
+    start: Path | str | None = None,
 ) -> dict[str, Any]:
     """Train a ``TinyCodec`` and write it to the folder ``out``.
 
     Args:
         clips: uint8 ``[n, t, h, w, 3]`` (a memmap is read piecewise), or an iterable of such.
         out: folder for ``config.json`` and weights; None trains for the figures only.
+        start: folder of a codec whose decoder is trained on; its encoder, and so every latent
+            that a model has learnt, stays as it is (the architecture is that codec's).
 
     Returns:
         Held-out figures of the codec as stored: those of ``measure``, the same with N(0, 0.1) on
@@ -129,6 +132,10 @@ def train_codec(
     config = config or CodecTraining()
     train, held = _split(clips, config)
     torch.manual_seed(config.seed)
+    if start is not None:
+        codec = TinyCodec.from_pretrained(start, torch_dtype=torch.float32)
+        codec.encoder.requires_grad_(False)
+        return _finish(codec, train, held, config, out, progress)
     codec = TinyCodec(
         **{
             name: getattr(config, name)
@@ -137,9 +144,22 @@ def train_codec(
             )
         }
     )  # fmt: skip
+    return _finish(codec, train, held, config, out, progress)
+
+
+def _finish(
+    codec: TinyCodec,
+    train: np.ndarray,
+    held: np.ndarray,
+    config: CodecTraining,
+    out: Path | str | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """Fit, standardise (unless the encoder is frozen), write and measure."""
     started = time.perf_counter()
     losses = _fit(codec, train, config, progress)
-    _standardise(codec, train[:: max(1, len(train) // 100)])
+    if _encoder_learns(codec):
+        _standardise(codec, train[:: max(1, len(train) // 100)])
     # As stored: what a reader of the folder gets has passed through float16.
     for parameter in codec.parameters():
         parameter.data = parameter.data.half().float()
@@ -215,11 +235,14 @@ def _fit(codec: TinyCodec, clips: np.ndarray, config: CodecTraining, progress: b
     from tqdm.auto import trange
 
     codec.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    kernels = [p for p in codec.parameters() if p.ndim == 4]
+    if not _encoder_learns(codec):
+        codec.norm.eval()
+    learning = [p for p in codec.parameters() if p.requires_grad]
+    kernels = [p for p in learning if p.ndim == 4]
     # Muon takes matrices: in channels_last, [out, h * w * in] is a view of the kernel.
     matrices = [nn.Parameter(_matrix(p.detach())) for p in kernels]
     muon = torch.optim.Muon(matrices, lr=config.matrix_lr, weight_decay=0.0)
-    biases = [p for p in codec.parameters() if p.ndim != 4]
+    biases = [p for p in learning if p.ndim != 4]
     adamw = torch.optim.AdamW(biases, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
     rng = np.random.default_rng(config.seed)
     losses = []
@@ -235,7 +258,7 @@ def _fit(codec: TinyCodec, clips: np.ndarray, config: CodecTraining, progress: b
         loss = ((out.float() - video).square() * weight).mean()
         codec.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learning, 1.0)
         for matrix, kernel in zip(matrices, kernels):
             assert kernel.grad is not None
             matrix.grad = _matrix(kernel.grad)
@@ -250,6 +273,10 @@ def _fit(codec: TinyCodec, clips: np.ndarray, config: CodecTraining, progress: b
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}")
     codec.eval()
     return losses
+
+
+def _encoder_learns(codec: TinyCodec) -> bool:
+    return any(p.requires_grad for p in codec.encoder.parameters())
 
 
 def _matrix(kernel: Tensor) -> Tensor:

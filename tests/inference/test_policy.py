@@ -140,6 +140,19 @@ def test_folder_round_trip(model: WorldActionModel, tmp_path: Path) -> None:
         load_policy(tmp_path / "nowhere")
 
 
+def test_half_precision_folder_acts_alike(model: WorldActionModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "half", dtype=torch.float16)
+    model.save(tmp_path / "full")
+    sizes = [
+        (tmp_path / k / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size
+        for k in ("half", "full")
+    ]
+    assert sizes[0] < 0.51 * sizes[1]
+    half, full = (episode(load_policy(tmp_path / k), 2) for k in ("half", "full"))
+    assert np.abs(half[1] - full[1]).max() < 0.05
+    assert next(model.transformer.parameters()).dtype == torch.float32
+
+
 def test_a_checkpoint_of_another_preset_is_refused(model: WorldActionModel, tmp_path: Path) -> None:
     model.save(tmp_path)
     config = tmp_path / "transformer" / "config.json"

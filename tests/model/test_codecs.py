@@ -256,6 +256,20 @@ def test_training_beats_the_mean_frame(tmp_path: Path) -> None:
     assert same["psnr"] == again["psnr"]
 
 
+def test_refining_the_decoder_leaves_every_latent_alone(tmp_path: Path) -> None:
+    clips = _clips()
+    config = CodecTraining(
+        8, 16, 16, 32, steps=12, batch=4, groups=2, crop=16, warmup=5, bf16=False, held_out=0.25
+    )
+    train_codec(clips, config, tmp_path / "first", progress=False)
+    train_codec(clips, config, tmp_path / "second", progress=False, start=tmp_path / "first")
+    first, second = codecs.load(tmp_path / "first"), codecs.load(tmp_path / "second")
+    video = to_float(clips[:2])
+    latents = first.encode(video)
+    assert torch.equal(latents, second.encode(video))
+    assert not torch.equal(first.decode(latents), second.decode(latents))
+
+
 def test_pca_improves_with_channels() -> None:
     clips = _clips()
     few, many = (pca_baseline(clips, channels) for channels in (2, 16))
