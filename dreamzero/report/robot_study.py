@@ -180,8 +180,8 @@ def pull_cable(
     pulled: list[float] = []
 
     def pull() -> None:
+        pulled.append(time.monotonic())  # before asking: the loop may notice before the answer
         emulator.fault("unplug")
-        pulled.append(time.monotonic())
 
     timer = threading.Timer(after_s, pull)
     timer.start()
