@@ -73,7 +73,7 @@ class WorldActionModel:
             ("transformer", self.transformer),
             ("text_encoder", self.text_encoder),
         ):
-            stored = module if dtype is None else copy.deepcopy(module).to(dtype)
+            stored = module if dtype is None else torch.nn.Module.to(copy.deepcopy(module), dtype)
             stored.save_pretrained(path / name)
         self.codec.save_pretrained(path / "vae")
         robots = {
