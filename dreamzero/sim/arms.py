@@ -32,8 +32,8 @@ class Arm:
         closed, opened: finger joint positions (rad or m) at gripper 0 and 1.
         base_m: (x, y, z) of the foot.
         home_rad: a pose over the workspace, from which inverse kinematics starts.
-        tilt: (radius_m, per_m, most_rad): further than the radius from the foot the gripper leans
-            outward, so that a short arm reaches the far edge.
+        tilt: pairs (radius_m, per_m): for every metre further than a radius from the foot the gripper
+            leans outward by so many rad more, so that a short arm reaches the far edge.
         tip_half_m: half width of the closed fingers, what stands between tip and block in a push.
         grasp_offset_m: in a grasp the tip is this far from the block's centre, against the opening
             direction (0 where both fingers move).
@@ -51,7 +51,7 @@ class Arm:
     opened: float
     base_m: tuple[float, float, float]
     home_rad: tuple[float, ...]
-    tilt: tuple[float, float, float]
+    tilt: tuple[tuple[float, float], ...]
     tip_half_m: float
     grasp_offset_m: float
     grasp_open: float

@@ -43,8 +43,8 @@ class Solver:
     def orientation(self, point_m: np.ndarray, yaw_rad: float = 0.0) -> np.ndarray:
         """Wanted rotation (3, 3) of the tip at a point."""
         rel = point_m[:2] - self._arm.base_m[:2]
-        radius, per_m, most = self._arm.tilt
-        tilt = min(most, max(0.0, (float(np.hypot(*rel)) - radius) * per_m))
+        radius = float(np.hypot(*rel))
+        tilt = sum(max(0.0, radius - start) * per_m for start, per_m in self._arm.tilt)
         phi = math.atan2(rel[1], rel[0])
         cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
         turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])

@@ -6,7 +6,7 @@ import itertools
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from .. import embodiments
 from ..errors import UserError
 from . import arms, world
 from .experts import Expert
+from .layout import BLOCK_HALF_M
+from .skills import HOVER_M
 from .splits import Scene, sample_scene
 from .tabletop import Tabletop
 from .tasks import Task
@@ -24,6 +26,9 @@ from .tasks import Task
 ROWS = 65
 # Disturbances of a noisy episode: how many, where they start (row), how long (rows).
 _BUMPS, _BUMP_START, _BUMP_ROWS = (1, 2), (2, 40), (5, 10)
+# Starts in the middle of a task: beside the block, or in the air around it.
+_BEHIND_M, _BEHIND_Z_M, _ASIDE_M = (0.003, 0.03), (0.014, 0.06), 0.008
+_AROUND_M, _AROUND_Z_M = 0.08, (0.03, 0.12)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def rollout_expert(
     views: Sequence[str] = ("front",),
     size_px: int = 64,
     rows: int = ROWS,
+    midway: float = 0.0,
 ) -> Episode:
     """One episode of the expert at 15 Hz.
 
@@ -74,15 +80,18 @@ def rollout_expert(
         noise: probability that the episode is disturbed: smooth bumps are added to the executed
             joint targets, the recorded action stays the expert's answer to the disturbed state.
         rows: length; 65 rows are 4.3 s.
+        midway: probability that the arm starts in the middle of the task (behind the block that is
+            to be pushed, or in the air around it), as a policy finds itself that went a little wrong.
     """
-    if not 0.0 <= noise <= 1.0:
-        raise UserError(f"noise is a probability between 0 and 1, got {noise}")
+    for name, share in (("noise", noise), ("midway", midway)):
+        if not 0.0 <= share <= 1.0:
+            raise UserError(f"{name} is a probability between 0 and 1, got {share}")
     if not isinstance(scene, Scene):
         scene = sample_scene(suite, seed, scene)
     if isinstance(robot, str):
         with closing(Tabletop(robot, views=views, size_px=size_px)) as env:
-            return _rollout(env, scene, seed, noise, rows)
-    return _rollout(robot, scene, seed, noise, rows)
+            return _rollout(env, scene, seed, noise, rows, midway)
+    return _rollout(robot, scene, seed, noise, rows, midway)
 
 
 def record_arrays(
@@ -97,6 +106,7 @@ def record_arrays(
     keep_failures: bool = False,
     tasks: Sequence[Task] | None = None,
     rows: int = ROWS,
+    midway: float = 0.0,
 ) -> Iterator[Episode]:
     """Yields ``episodes`` episodes, in an order that does not depend on the number of workers.
 
@@ -111,7 +121,7 @@ def record_arrays(
         (first + i, None if tasks is None else tasks[i % len(tasks)]) for i in itertools.count()
     )
     settings: dict[str, Any] = {"robot": robot, "views": tuple(views), "size_px": size_px}
-    work = partial(_work, suite=suite, noise=noise, rows=rows)
+    work = partial(_work, suite=suite, noise=noise, rows=rows, midway=midway)
     kept = 0
     if workers == 1:
         with closing(Tabletop(**settings)) as env:
@@ -146,6 +156,7 @@ def record(
     keep_failures: bool = False,
     tasks: Sequence[Task] | None = None,
     rows: int = ROWS,
+    midway: float = 0.0,
     progress: bool = True,
 ) -> Path:
     """Writes a LeRobot v3.0 dataset of the expert's episodes and returns its folder.
@@ -162,7 +173,18 @@ def record(
     names = [*arms.get(robot).joints, "gripper"] if card.has_action else None
     sizes = {f"observation.images.{v}": (size_px, size_px) for v in views}
     stream = record_arrays(
-        robot, episodes, seed, suite, views, size_px, noise, workers, keep_failures, tasks, rows
+        robot,
+        episodes,
+        seed,
+        suite,
+        views,
+        size_px,
+        noise,
+        workers,
+        keep_failures,
+        tasks,
+        rows,
+        midway,
     )
     with Writer(root, world.CONTROL_HZ, robot, sizes, names, names) as writer:
         for episode in tqdm(stream, total=episodes, desc=f"record {robot}", disable=not progress):
@@ -182,7 +204,33 @@ def record(
     return root
 
 
-def _rollout(env: Tabletop, scene: Scene, seed: int, noise: float, rows: int) -> Episode:
+def _midway(rng: np.random.Generator, scene: Scene, tip_half_m: float) -> Scene:
+    """The same scene with the tip somewhere on the way, clear of the blocks."""
+    task = scene.task
+    target = next(b for b in scene.blocks if b.colour == task.colour)
+    clear = BLOCK_HALF_M + tip_half_m
+    for _ in range(50):
+        if task.verb == "push" and rng.random() < 0.5:
+            way = np.array(task.direction)
+            back = clear + rng.uniform(*_BEHIND_M)
+            aside = rng.normal(0.0, _ASIDE_M)
+            offset = -way * back + np.array([-way[1], way[0]]) * aside
+            height = rng.uniform(*_BEHIND_Z_M)
+        else:
+            offset, height = rng.uniform(-_AROUND_M, _AROUND_M, 2), rng.uniform(*_AROUND_Z_M)
+        x, y = target.x_m + offset[0], target.y_m + offset[1]
+        gaps = [max(abs(x - b.x_m), abs(y - b.y_m)) for b in scene.blocks]
+        if height > HOVER_M or min(gaps) > clear:
+            return replace(scene, start_tip_m=(float(x), float(y), float(height)))
+    return scene
+
+
+def _rollout(
+    env: Tabletop, scene: Scene, seed: int, noise: float, rows: int, midway: float = 0.0
+) -> Episode:
+    start = np.random.default_rng([seed, 104729])
+    if start.random() < midway:
+        scene = _midway(start, scene, env.arm.tip_half_m)
     env.reset_quietly(scene)
     expert = Expert(env)
     rng = np.random.default_rng([seed, 7919])
@@ -237,7 +285,9 @@ def _work(
     suite: str,
     noise: float,
     rows: int,
+    midway: float,
     env: Tabletop | None = None,
 ) -> Episode:
     seed, task = job
-    return _rollout(env or _WORKER["env"], sample_scene(suite, seed, task), seed, noise, rows)
+    scene = sample_scene(suite, seed, task)
+    return _rollout(env or _WORKER["env"], scene, seed, noise, rows, midway)

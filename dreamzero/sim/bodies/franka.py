@@ -67,7 +67,7 @@ def build(card: Embodiment) -> dict[str, Any]:
         "opened": _STROKE_M / 2,
         "base_m": _BASE_M,
         "home_rad": (0.0, -0.15, 0.0, -2.35, 0.0, 2.2, math.pi / 4),
-        "tilt": (10.0, 0.0, 0.0),
+        "tilt": (),
         "tip_half_m": 0.011,
         "grasp_offset_m": 0.0,
         "grasp_open": 0.9,

@@ -53,7 +53,7 @@ def build(card: Embodiment) -> dict[str, Any]:
         "opened": _STROKE_M / 2,
         "base_m": _BASE_M,
         "home_rad": (-0.05, 0.0, 0.11, 0.0),
-        "tilt": (10.0, 0.0, 0.0),
+        "tilt": (),
         "tip_half_m": 0.011,
         "grasp_offset_m": 0.0,
         "grasp_open": 0.8,

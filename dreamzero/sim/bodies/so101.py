@@ -88,7 +88,7 @@ def build(card: Embodiment) -> dict[str, Any]:
         "opened": _JAW_RAD,
         "base_m": _BASE_M,
         "home_rad": (0.0, 0.0, 0.3, 1.27, 0.0),
-        "tilt": (0.20, 3.5, 0.55),
+        "tilt": ((0.20, 3.5), (0.35, 6.0)),
         "tip_half_m": 0.011,
         "grasp_offset_m": 0.024,
         "grasp_open": 0.6,

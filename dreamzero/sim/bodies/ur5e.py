@@ -67,7 +67,7 @@ def build(card: Embodiment) -> dict[str, Any]:
         "opened": _STROKE_M / 2,
         "base_m": _BASE_M,
         "home_rad": (0.27, -1.75, 2.1, -1.92, -math.pi / 2, 0.27 + math.pi / 2),
-        "tilt": (10.0, 0.0, 0.0),
+        "tilt": (),
         "tip_half_m": 0.011,
         "grasp_offset_m": 0.0,
         "grasp_open": 0.9,
