@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "shipped_models"
 NAME = "tiny_so101"
-STEPS = 6500
+STEPS = 14_000
 SUITES = ("seen", "unseen-combination", "unseen-look")
 
 
@@ -67,14 +67,15 @@ def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False)
     from .report.record import RunRecord
     from .sim import record
     from .train.codec import CodecTraining, train_codec
-    from .train.config import TrainSettings
+    from .train.config import Source, TrainSettings
     from .train.run import clips, train
 
     torch.set_num_threads(threads)
     run = RunRecord("shipped", parameters={"quick": quick, "name": NAME}, seed=0, device="cpu")
     recordings, codec, refined = out / "recordings", out / "codec", out / "codec-refined"
     if not (resume and recordings.exists()):
-        record(recordings, "so101", 64 if quick else 4000, seed=0, noise=0.5, workers=threads)
+        episodes = 64 if quick else 8000
+        record(recordings, "so101", episodes, seed=0, noise=0.5, midway=0.6, workers=threads)
     if not (resume and refined.exists()):
         windows = WindowDataset(Dataset.open(recordings), get("tabletop_so101"))
         footage = clips(windows, most=800)
@@ -91,7 +92,8 @@ def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False)
         measured = train_codec(footage, training, refined, start=codec)
         for name in ("psnr", "psnr_moving", "psnr_changed"):
             run.add(f"codec/{name}", measured[name], unit="dB", n=measured["held_out_clips"])
-    settings = replace(TrainSettings(), steps=STEPS, compile=True)
+    first = Source(blocks=1, batch=48, idle=0.02)
+    settings = TrainSettings(steps=STEPS, first=first, action_scale=4.0, compile=True)
     if quick:
         settings = replace(settings, steps=60, warmup=10, evaluate_every=30, compile=False)
     trained = train([recordings], out / "run", "tiny", settings, codec=codec, resume=resume)

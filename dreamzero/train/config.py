@@ -14,11 +14,14 @@ class Source:
         blocks: blocks a window. Windows of one block train the first chunk, which decides most.
         batch: windows a batch.
         stride: action steps between window starts; 0 means one block.
+        idle: windows of which more than half the blocks move less than this share of the range are
+            left out; 0 keeps all.
     """
 
     blocks: int = 4
     batch: int = 16
     stride: int = 0
+    idle: float = 0.0
 
 
 @dataclass(frozen=True)

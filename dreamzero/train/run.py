@@ -90,6 +90,7 @@ def train(
                 statistics,
                 blocks=min(source.blocks, robot_card.blocks),
                 stride=source.stride or None,
+                idle=source.idle,
             )
             if windows.normalizer is not None:
                 statistics = windows.normalizer.statistics
