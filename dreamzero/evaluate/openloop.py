@@ -197,7 +197,7 @@ def bootstrap(
 ) -> Estimate:
     """``figure(sum(above), sum(below))`` with a 95 % percentile interval over resampled groups.
 
-    nan where both sums are zero.
+    nan where both sums are zero; without an interval where there is but one group.
 
     Args:
         above, below: float ``[n]``; groups: ``[n]``, measurements of one group (an episode) are
@@ -211,6 +211,8 @@ def bootstrap(
     if not sums.any():  # nothing was there to measure: no pixel moved, for instance
         return Estimate(float("nan"), float("nan"), float("nan"), len(names))
     value = float(figure(sums[0].sum(), sums[1].sum()))
+    if len(names) < 2:  # one episode says nothing of others
+        return Estimate(value, float("nan"), float("nan"), 1)
     picks = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
     drawn = sums[:, picks].sum(-1)
     drawn = drawn[:, drawn.any(0)]

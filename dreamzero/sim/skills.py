@@ -22,6 +22,9 @@ _TOUCH_HEIGHT_M = 2 * BLOCK_HALF_M + 0.001
 _GRASP_HEIGHT_M = 0.012
 _CARRY_M = 0.085
 _STAND_OFF_M = 0.016
+# A tip this near the line of a push (or over the block to be touched), and this near behind the
+# block, goes on from there: what to do follows from where things are, not from what was done before.
+_ABOVE_M, _CLOSE_BEHIND_M, _BESIDE_M = 0.012, 0.032, 0.045
 _DT_S = 1.0 / world.CONTROL_HZ
 Limits = tuple[float, float]
 # Greatest speed (m/s) and acceleration (m/s2).
@@ -90,7 +93,9 @@ class Reach:
     def aim(self) -> Aim:
         block = self._env.block(self._env.scene.task.colour)[0]
         over = np.array([block[0], block[1], HOVER_M])
-        if self.phase == "over" and self._mover.near(over, 0.012):
+        # Straight above the block there is no reason to rise first, wherever the arm comes from.
+        above = np.linalg.norm((self._env.tip() - over)[:2]) < _ABOVE_M
+        if self.phase == "over" and (above or self._mover.near(over, 0.012)):
             self.phase = "down"
         if self.phase == "over":
             return Aim(over, _TRANSIT)
@@ -117,6 +122,8 @@ class Push:
             (_TRANSIT, _DESCEND, _PUSH) if goal_m is None else (_SWIFT, _DIP, _SHOVE)
         )
         self._env, self._mover, self.phase = env, mover, "over"
+        if env.tip()[2] < HOVER_M - 0.012 and self._beside_a_block():
+            self.phase = "up"
         self._goal_m = goal_m
         self._plan(direction)
         self._hold = mover.reference
@@ -139,7 +146,10 @@ class Push:
             self._again()
         if self.phase == "up" and tip[2] > HOVER_M - 0.012:
             self.phase = "over"
-        if self.phase == "over" and self._mover.near(over, 0.010):
+        ready = across < _ABOVE_M and 0.9 * gap < (block - tip) @ direction < gap + _CLOSE_BEHIND_M
+        if (self.phase == "over" and self._mover.near(over, 0.010)) or (
+            self.phase in ("up", "over") and ready and self._goal_m is None
+        ):
             self.phase = "down"
         if self.phase == "down" and tip[2] < _PUSH_HEIGHT_M + 0.008:
             self.phase = "push"
@@ -151,15 +161,23 @@ class Push:
     def _plan(self, direction: np.ndarray | None) -> None:
         """Direction, distance and turn of the gripper from where the block is."""
         block = self._env.block(self._env.scene.task.colour)[0]
-        self._block0, self._distance_m = block, PUSH_M
+        # The way of a push counts from where the block lay when the episode began.
+        start = next(b for b in self._env.scene.blocks if b.colour == self._env.scene.task.colour)
+        self._block0, self._distance_m = np.array([start.x_m, start.y_m, 0.0]), PUSH_M
         if direction is None:
             assert self._goal_m is not None
+            self._block0 = block
             way = self._goal_m - block[:2]
             self._distance_m = max(float(np.linalg.norm(way)), 1e-6)
             direction = way / self._distance_m
         self._direction = np.array([*direction, 0.0])
         # The closed fingers are as broad as thick: the nearest quarter turn makes them square.
         self._yaw_rad = _square(math.atan2(direction[1], direction[0]))
+
+    def _beside_a_block(self) -> bool:
+        env = self._env
+        gaps = [env.block(b.colour)[0][:2] - env.tip()[:2] for b in env.scene.blocks]
+        return bool(min(np.abs(gap).max() for gap in gaps) < _BESIDE_M)
 
     def _missed(self, block: np.ndarray) -> bool:
         if self._goal_m is None:

@@ -133,6 +133,8 @@ def test_bootstrap_draws_groups_together() -> None:
     assert (alike.value, single.value) == (pytest.approx(0.5), pytest.approx(0.5))
     assert alike.high - alike.low > 3 * (single.high - single.low)
     assert (alike.n, single.n) == (10, 200)
+    alone = bootstrap(values, np.ones(200), np.zeros(200), np.divide)
+    assert alone.n == 1 and np.isnan([alone.low, alone.high]).all()
 
 
 def test_held_out_are_the_last(recording: Dataset) -> None:
