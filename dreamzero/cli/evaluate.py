@@ -27,6 +27,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--robot", default="so101", help="arm of the tabletop (default so101)")
     parser.add_argument("--steps", type=int, default=4, help="denoising steps (default 4)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance on video (default 1)")
+    parser.add_argument(
+        "--execute-steps", type=int, help="actions of a chunk to execute (default: the whole chunk)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--out", type=Path, help="folder for metrics.json")
     parser.add_argument("--json", action="store_true", help="print the run record")
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             args.seed,
             args.robot,
             args.workers,
+            execute_steps=args.execute_steps,
             progress=not args.json,
             **options,
         )

@@ -1,5 +1,6 @@
 """Rollouts, baselines and the statistics of success."""
 
+from .corrections import record_corrections
 from .rollout import BASELINES, SCENE_OFFSET, Episode, Evaluation, evaluate, rollout
 from .statistics import Rate, mean_interval, wilson
 
@@ -11,6 +12,7 @@ __all__ = [
     "Rate",
     "evaluate",
     "mean_interval",
+    "record_corrections",
     "rollout",
     "wilson",
 ]

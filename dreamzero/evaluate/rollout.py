@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Scenes of evaluations start here; recordings use seeds far below.
 SCENE_OFFSET = 900_000_000
+# Twice the length of a demonstration.
+MAX_STEPS = 128
 BASELINES = ("hold", "replay", "expert")
 
 
@@ -101,28 +103,46 @@ def rollout(
     scene: Scene,
     seed: int,
     card: Embodiment,
-    max_chunks: int = 6,
+    max_steps: int = MAX_STEPS,
+    execute_steps: int | None = None,
     keep_video: bool = False,
 ) -> Episode:
-    """One episode: observe, act, execute the whole chunk, and stop once the task is done."""
+    """One episode: observe, act, execute, and stop once the task is done.
+
+    Args:
+        max_steps: end after so many control steps (15 a second), rounded up to whole executions.
+        execute_steps: actions of a chunk that are executed before the next is asked for; None
+            executes the whole chunk. After a part the policy sees only the newest frame, and starts
+            a window from it; after a whole chunk it sees all its frames, and remembers.
+
+    Raises:
+        UserError: ``execute_steps`` is not between 1 and the horizon, or ends between two frames.
+    """
     view, every = card.views[0].rsplit(".", 1)[-1], round(card.action_hz / card.video_hz)
+    execute = card.horizon if execute_steps is None else execute_steps
+    if not 0 < execute <= card.horizon or execute % every:
+        raise UserError(
+            f"execute_steps={execute} must be a multiple of {every} (whole frames) up to the "
+            f"{card.horizon} actions of a chunk"
+        )
     env.reset_quietly(scene)
     policy.reset(scene.instruction)
     frames = [env.render_views([view])[view]]
     seen, dreamed, seconds, done, chunks = list(frames), [], 0.0, env.success(), 0
-    while chunks < max_chunks and not done:
+    while chunks * execute < max_steps and not done:
+        newest = frames if execute == card.horizon else frames[-1:]
         started = time.perf_counter()
-        policy.observe({view: np.stack(frames)}, env.state())
+        policy.observe({view: np.stack(newest)}, env.state())
         chunk = policy.act()
         seconds += time.perf_counter() - started
         frames = []
-        for i, action in enumerate(chunk.actions[: card.horizon], start=1):
+        for i, action in enumerate(chunk.actions[:execute], start=1):
             env.advance(action)
             if i % every == 0:
                 frames.append(env.render_views([view])[view])
         seen += frames
         if chunk.video is not None:
-            dreamed.append(chunk.video)
+            dreamed.append(chunk.video[: execute // every])
         chunks, done = chunks + 1, env.success()
     return Episode(
         seed=seed,
@@ -138,7 +158,13 @@ def rollout(
 
 
 def _work(
-    spec: str, suite: str, seeds: list[int], robot: str, options: dict[str, Any], keep: int
+    spec: str,
+    suite: str,
+    seeds: list[int],
+    robot: str,
+    options: dict[str, Any],
+    keep: int,
+    limits: dict[str, Any],
 ) -> list[Episode]:
     import torch
 
@@ -157,7 +183,8 @@ def _work(
         for number, seed in enumerate(seeds):
             scene = sample_scene(suite, seed)
             policy = model or baseline(spec, card, scene, suite, seed)
-            episodes.append(rollout(env, policy, scene, seed, card, keep_video=number < keep))
+            kept = number < keep
+            episodes.append(rollout(env, policy, scene, seed, card, keep_video=kept, **limits))
     finally:
         env.close()
     return episodes
@@ -171,6 +198,8 @@ def evaluate(
     robot: str = "so101",
     workers: int = 2,
     keep_videos: int = 0,
+    max_steps: int = MAX_STEPS,
+    execute_steps: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Evaluation:
@@ -180,6 +209,7 @@ def evaluate(
         policy: model folder, or "hold", "replay", "expert".
         seed: first scene; scenes ``seed .. seed + episodes`` are the same for every policy.
         keep_videos: keep the video of so many episodes of each piece of work.
+        max_steps, execute_steps: as in ``rollout``.
         options: of ``WorldActionPolicy`` (sampler, dream, seed).
 
     Raises:
@@ -201,8 +231,9 @@ def evaluate(
     pieces = [seeds[i : i + piece] for i in range(0, episodes, piece)]
     result = Evaluation(spec, suite)
     bar = tqdm(total=episodes, desc=f"{Path(spec).name} {suite}", disable=not progress)
+    limits = {"max_steps": max_steps, "execute_steps": execute_steps}
     with bar:
-        for done in _map(spec, suite, pieces, robot, dict(options), keep_videos, workers):
+        for done in _map(spec, suite, pieces, robot, dict(options), keep_videos, limits, workers):
             result.episodes += done
             bar.update(len(done))
             bar.set_postfix(success=f"{100 * result.success.value:.0f} %")
@@ -216,13 +247,14 @@ def _map(
     robot: str,
     options: dict[str, Any],
     keep: int,
+    limits: dict[str, Any],
     workers: int,
 ) -> Iterator[list[Episode]]:
     if workers <= 1 or len(pieces) == 1:
         for piece in pieces:
-            yield _work(spec, suite, piece, robot, options, keep)
+            yield _work(spec, suite, piece, robot, options, keep, limits)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(_work, spec, suite, p, robot, options, keep) for p in pieces]
+        tasks = [pool.submit(_work, spec, suite, p, robot, options, keep, limits) for p in pieces]
         for task in tasks:
             yield task.result()

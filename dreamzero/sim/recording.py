@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -164,14 +164,6 @@ def record(
     Arguments as ``record_arrays``. A body without action labels (``hand``) is written as video only.
     UserError if ``out`` exists and is not empty; nothing half-written stays after a failure.
     """
-    from tqdm import tqdm
-
-    from ..data.writer import Writer
-
-    root = Path(out)
-    card = embodiments.get(f"tabletop_{robot}")
-    names = [*arms.get(robot).joints, "gripper"] if card.has_action else None
-    sizes = {f"observation.images.{v}": (size_px, size_px) for v in views}
     stream = record_arrays(
         robot,
         episodes,
@@ -186,6 +178,28 @@ def record(
         rows,
         midway,
     )
+    return write(out, robot, stream, episodes, views, size_px, suite, progress)
+
+
+def write(
+    out: str | Path,
+    robot: str,
+    stream: Iterable[Episode],
+    episodes: int,
+    views: Sequence[str] = ("front",),
+    size_px: int = 64,
+    suite: str = "seen",
+    progress: bool = True,
+) -> Path:
+    """Writes ``episodes`` episodes of a stream as a LeRobot v3.0 dataset; see ``record``."""
+    from tqdm.auto import tqdm
+
+    from ..data.writer import Writer
+
+    root = Path(out)
+    card = embodiments.get(f"tabletop_{robot}")
+    names = [*arms.get(robot).joints, "gripper"] if card.has_action else None
+    sizes = {f"observation.images.{v}": (size_px, size_px) for v in views}
     with Writer(root, world.CONTROL_HZ, robot, sizes, names, names) as writer:
         for episode in tqdm(stream, total=episodes, desc=f"record {robot}", disable=not progress):
             writer.add_episode(
@@ -232,7 +246,12 @@ def _rollout(
     if start.random() < midway:
         scene = _midway(start, scene, env.arm.tip_half_m)
     env.reset_quietly(scene)
-    expert = Expert(env)
+    return demonstrate(env, seed, noise, rows)
+
+
+def demonstrate(env: Tabletop, seed: int = 0, noise: float = 0.0, rows: int = ROWS) -> Episode:
+    """The expert from wherever the environment is now; arguments as ``rollout_expert``."""
+    scene, expert = env.scene, Expert(env)
     rng = np.random.default_rng([seed, 7919])
     noisy = bool(rng.random() < noise)
     strength = np.array(env.arm.noise)

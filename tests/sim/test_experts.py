@@ -15,6 +15,7 @@ pytest.importorskip("mujoco")
 
 from dreamzero.errors import UserError
 from dreamzero.sim import (
+    Expert,
     Tabletop,
     Task,
     record,
@@ -24,6 +25,7 @@ from dreamzero.sim import (
     split,
 )
 from dreamzero.sim.arms import ROBOTS
+from dreamzero.sim.recording import demonstrate
 from dreamzero.sim.tasks import VERBS
 
 # Seeds that no benchmark and no recording uses.
@@ -75,6 +77,24 @@ def test_noise_moves_the_arm_but_not_the_labels() -> None:
         assert strayed > 2 * follow
         recovered += noisy.success
     assert recovered >= 13
+
+
+@pytest.mark.parametrize("verb", ["reach", "push"])
+def test_a_new_expert_goes_on_where_the_last_one_was(verb: str) -> None:
+    """What to do follows from where things are: a policy that sees one frame can do the same."""
+    env = Tabletop("so101", views=())
+    for seed in range(FIRST, FIRST + 6):
+        env.reset_quietly(sample_scene("seen", seed, verbs=(verb,)))
+        first = Expert(env)
+        # Handed over on the last leg, when the tip is low and close to the block.
+        while first.phase not in ("down", "push") or env.tip()[2] > 0.06:
+            env.advance(first.act())
+        height_m = env.tip()[2]
+        episode = demonstrate(env, rows=45)
+        assert episode.success
+        # It goes down or along at once, it does not rise first.
+        tips = [env.solver.tip(action[:-1].astype(float)) for action in episode.action[:6]]
+        assert max(tip[2] for tip in tips) < height_m + 0.006
 
 
 def test_rollout_is_decided_by_its_seed() -> None:
