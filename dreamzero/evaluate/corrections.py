@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Scenes of corrections: far from those of recordings and of evaluations.
 _SCENES = 400_000_000
-_ROUND, _PIECE = 80, 10
+_PIECE, _PIECES = 10, 8
 
 
 def record_corrections(
@@ -79,8 +79,8 @@ def _corrections(
     kept = 0
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         while kept < episodes:
-            seeds = list(islice(scenes, _ROUND))
-            pieces = [seeds[i : i + _PIECE] for i in range(0, _ROUND, _PIECE)]
+            number = min(_PIECES, 1 + (episodes - kept) // _PIECE)
+            pieces = [list(islice(scenes, _PIECE)) for _ in range(number)]
             for done in pool.map(
                 _work, pieces, *([argument] * len(pieces) for argument in arguments)
             ):
