@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embodiments import get
 from ..errors import UserError
 from ..shipped import find
 from .rollout import rollout
@@ -105,8 +104,8 @@ def _work(
     from ..sim.recording import demonstrate
 
     torch.set_num_threads(1)
-    card = get(f"tabletop_{robot}")
-    policy = load_policy(spec, embodiment=card.name, **options)
+    policy = load_policy(spec, embodiment=f"tabletop_{robot}", **options)
+    card = policy.card
     episodes = []
     with closing(Tabletop(robot)) as env:
         for seed in seeds:

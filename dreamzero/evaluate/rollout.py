@@ -177,6 +177,7 @@ def _work(
         from ..inference import load_policy
 
         model = load_policy(spec, embodiment=card.name, **options)
+        card = model.card  # the rates and the horizon it was trained with
     env = Tabletop(robot)
     episodes = []
     try:

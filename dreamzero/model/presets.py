@@ -18,7 +18,7 @@ _TINY = {
     "state_dim": 8,
     "in_channels": 24,
     "out_channels": 24,
-    "horizon": 16,
+    "horizon": 8,
     "position_grid": (4, 4),
 }
 _WAN_14B = {

@@ -43,7 +43,7 @@ def run_scenes(
     seeds: Sequence[int],
     world: World | None = None,
     instruction: str = "",
-    max_chunks: int = 6,
+    max_chunks: int = 16,
     **options: Any,
 ) -> list[Run]:
     """One episode a seed, each until the task is done or ``max_chunks`` were executed.

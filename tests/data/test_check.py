@@ -176,12 +176,12 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (facts["episodes"], facts["rows"], facts["card"]) == (2, 130, "tabletop_so101")
     assert facts["views"][VIEW] == {"height_px": 16, "width_px": 40, "codec": "h264"}
     status, out, _ = run(capsys, "stats", sound)
-    assert status == 0 and "relative per block of 16" in out
+    assert status == 0 and "relative per block of 8" in out
     status, out, _ = run(capsys, "stats", sound, "--json")
     numbers = json.loads(out)["action"]["joint_position"]
-    # The ramp's action is its state plus 1, and a block lasts 15 steps more.
+    # The ramp's action is its state plus 1, and a block lasts 7 steps more.
     np.testing.assert_allclose(numbers["min"][0], 1.0, atol=1e-4)
-    np.testing.assert_allclose(numbers["max"][0], 2.0, atol=1e-4)
+    np.testing.assert_allclose(numbers["max"][0], 1 + 7 / 15, atol=1e-4)
     status, out, _ = run(capsys, "check", sound)
     assert status == 0 and "Fit to train on" in out
     status, out, _ = run(capsys, "check", wrong)

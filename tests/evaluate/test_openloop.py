@@ -57,7 +57,7 @@ def test_ratio_is_one_for_holding_and_zero_for_the_truth(recording: Dataset, sha
     assert len(result.chunks) == 6 * CARD.blocks and known.seen[:4] == [1, 8, 8, 8]
     ratio, error = result.action_ratio(), result.action_error_rad()
     assert ratio.value == pytest.approx(1 - share, abs=1e-4) and ratio.n == 6
-    assert error.value == pytest.approx(1.6 * (1 - share), abs=1e-3)
+    assert error.value == pytest.approx(0.8 * (1 - share), abs=1e-3)
     assert ratio.low <= ratio.value <= ratio.high
     assert result.seconds == 0.5
 
@@ -74,9 +74,9 @@ def test_pairs_are_told_apart(recording: Dataset) -> None:
 
 def test_what_is_recorded_is_what_the_card_says(recording: Dataset) -> None:
     past = recorded(recording, CARD, 2)
-    assert past.video.shape == (33, 64, 64, 3) and past.action.shape == (4, 16, 6)
-    np.testing.assert_allclose(past.state[:, 0], 2 + 1.6 * np.arange(4), atol=1e-5)
-    np.testing.assert_allclose(past.action[1, :, 0], 2 + 0.1 * np.arange(17, 33), atol=1e-5)
+    assert past.video.shape == (33, 64, 64, 3) and past.action.shape == (4, 8, 6)
+    np.testing.assert_allclose(past.state[:, 0], 2 + 0.8 * np.arange(4), atol=1e-5)
+    np.testing.assert_allclose(past.action[1, :, 0], 2 + 0.1 * np.arange(9, 17), atol=1e-5)
     hand = embodiments.get("tabletop_hand")
     with pytest.raises(UserError, match="video only"):
         recorded(recording, hand, 0)

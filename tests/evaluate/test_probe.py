@@ -48,5 +48,5 @@ def test_cache_equals_recomputing(policy: WorldActionPolicy) -> None:
         context = model.transformer.encode_context(words)
         compared = compare_cache(model.transformer, context, latents, repeats=3)
     assert compared.difference < 1e-5
-    assert (compared.cached_tokens, compared.new_tokens) == (5 * 16, 2 * 16 + 16 + 1)
+    assert (compared.cached_tokens, compared.new_tokens) == (5 * 16, 2 * 16 + 8 + 1)
     assert len(compared.cached_s) == len(compared.recomputed_s) == 3 and compared.ratio > 0

@@ -13,7 +13,8 @@ from dreamzero.data.reader import Dataset
 from dreamzero.data.writer import Writer
 from dreamzero.report import data_study, plots_data
 
-CARD = embodiments.get("tabletop_so101")
+# Two actions a frame: what the figures must keep apart.
+CARD = embodiments.get("tabletop_so101").with_(video_hz=7.5, horizon=16)
 NAMES = [*(f"joint_{i}" for i in range(5)), "gripper"]
 
 

@@ -17,7 +17,8 @@ from dreamzero.robots.so101 import So101
 from dreamzero.robots.uri import parse
 from dreamzero.types import Observation
 
-CARD = embodiments.get("tabletop_so101")
+# Two actions a frame: what the loop must keep apart.
+CARD = embodiments.get("tabletop_so101").with_(video_hz=7.5, horizon=16)
 VIEW = CARD.views[0]
 
 

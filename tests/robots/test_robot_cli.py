@@ -48,7 +48,7 @@ def test_run_on_the_simulator_and_write_the_log(tmp_path: Path, capsys) -> None:
     assert said["ended"] == "done"
     assert said["chunks"] == 2
     assert said["score"]["instruction"] == "touch the red block"
-    assert len(json.loads(out.read_text())["sent"]) == 32
+    assert len(json.loads(out.read_text())["sent"]) == 2 * 8
 
 
 def test_a_fault_is_status_one(pty_arm: PtyArm, capsys) -> None:
