@@ -1,0 +1,1 @@
+"""Checkpoints of others: names, layouts, import and export."""
