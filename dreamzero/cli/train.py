@@ -28,6 +28,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--card", help="embodiment of the data (default: guessed)")
     parser.add_argument("--codec", type=Path, help="folder of a trained video codec")
     parser.add_argument("--init", type=Path, help="model folder to start from")
+    parser.add_argument(
+        "--latents", type=Path, help="folder of encoded windows to share between runs"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
     parser.add_argument("--resume", action="store_true", help="go on from the run in --out")
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         codec=args.codec,
         codec_training=settings.codec,
         init=args.init,
+        latents=args.latents,
         resume=args.resume,
         device=args.device,
         progress=not args.json,

@@ -89,6 +89,7 @@ class WindowDataset(data.Dataset[Window]):
         self.card = card
         self.blocks = card.blocks if blocks is None else blocks
         self.stride = card.horizon if stride is None else stride
+        self.idle = idle
         self.augmentation, self.seed, self.epoch = augmentation, seed, 0
         self.notes: list[str] = []
         if not 1 <= self.blocks <= card.blocks:
@@ -101,7 +102,7 @@ class WindowDataset(data.Dataset[Window]):
         if self.normalizer is not None:
             self.notes += self.normalizer.notes
         self._index: list[tuple[int, int, float]] = []
-        self._collect(idle)
+        self._collect()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -201,8 +202,8 @@ class WindowDataset(data.Dataset[Window]):
             return Normalizer(self.card.with_(action=()), found)
         return Normalizer(self.card, found)
 
-    def _collect(self, idle: float) -> None:
-        card = self.card
+    def _collect(self) -> None:
+        card, idle = self.card, self.idle
         short = left_out = 0
         for which, dataset in enumerate(self.datasets):
             for episode in dataset.episodes:

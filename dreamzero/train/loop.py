@@ -20,14 +20,17 @@ from ..errors import UserError
 from ..model.bundle import WorldActionModel
 from ..report.record import RunRecord
 from .config import Source, TrainSettings
-from .latents import LatentWindows
+from .latents import EPISODES, LatentWindows
 from .objective import training_loss
 from .optim import Average, optimizers, rate
 
 
 @dataclass
 class Feed:
-    """Windows of one kind, split into those trained on and those held out."""
+    """Windows of one kind, split into those trained on and those held out.
+
+    Held out are the last episodes of every recording.
+    """
 
     source: Source
     windows: LatentWindows
@@ -36,9 +39,12 @@ class Feed:
     validation: float = 0.02
 
     def __post_init__(self) -> None:
+        held = torch.zeros(len(self.windows), dtype=torch.bool)
         episodes = self.windows.episode.unique()
-        count = max(1, round(self.validation * len(episodes))) if len(episodes) > 1 else 0
-        held = torch.isin(self.windows.episode, episodes[len(episodes) - count :])
+        for recording in (episodes // EPISODES).unique():
+            own = episodes[episodes // EPISODES == recording]
+            count = max(1, round(self.validation * len(own))) if len(own) > 1 else 0
+            held |= torch.isin(self.windows.episode, own[len(own) - count :])
         self.train, self.held_out = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:

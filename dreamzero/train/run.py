@@ -23,7 +23,7 @@ from ..report.record import RunRecord
 from ..shipped import find
 from .codec import CodecTraining, train_codec
 from .config import Source, TrainSettings
-from .latents import LatentWindows, encode_windows
+from .latents import encode_cached
 from .loop import Feed, Trainer
 
 
@@ -55,6 +55,7 @@ def train(
     codec: Path | str | None = None,
     codec_training: CodecTraining | None = None,
     init: Path | str | None = None,
+    latents: Path | str | None = None,
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -67,6 +68,8 @@ def train(
         card: embodiment of all datasets; guessed from each by default.
         codec: folder of a video codec; None trains one on these recordings first.
         init: model folder whose transformer, text encoder and codec to start from.
+            Robots it knows keep its statistics.
+        latents: folder of encoded windows, which several runs may share; ``out/latents`` if None.
         resume: go on from ``out/state.pt``.
 
     Raises:
@@ -81,6 +84,8 @@ def train(
     robots: dict[str, tuple[Embodiment, Statistics]] = {}
     for robot_card, datasets in groups.values():
         statistics: Statistics | None = None
+        if start is not None and robot_card.name in start.robots:
+            statistics = start.robots[robot_card.name][1]
         for source in (settings.full, settings.first):
             if source.batch < 1:
                 continue
@@ -118,15 +123,14 @@ def train(
     model = WorldActionModel(transformer, video_codec, text_encoder, robots)
     feeds = []
     for source, windows in cuts:
-        path = out / f"latents-{windows.card.name}-{source.blocks}.safetensors"
-        if path.exists() and resume:
-            encoded = LatentWindows.load(path)
-        else:
-            config = transformer.config
-            encoded = encode_windows(
-                windows, video_codec, config.action_dim, config.state_dim, progress=progress
-            )
-            encoded.save(path)
+        encoded = encode_cached(
+            windows,
+            video_codec,
+            transformer.config.action_dim,
+            transformer.config.state_dim,
+            Path(latents) if latents else out / "latents",
+            progress,
+        )
         feeds.append(Feed(source, encoded, validation=settings.validation))
     return Trainer(model, feeds, settings, out, device).run(resume, progress)
 

@@ -1,4 +1,4 @@
-"""The loop on synthetic latents: it learns, it resumes exactly, it stops with one clear line."""
+"""The loop, mostly on synthetic latents: it learns, it resumes exactly, it stops with one clear line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from dreamzero import embodiments
+from dreamzero.data.reader import Dataset
+from dreamzero.data.windows import WindowDataset
 from dreamzero.errors import UserError
 from dreamzero.model.bundle import WorldActionModel
 from dreamzero.model.codecs.tiny import TinyCodec
 from dreamzero.model.text import WordEncoder
 from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.report.record import load
+from dreamzero.sim import record
 from dreamzero.train.config import Source, TrainSettings
-from dreamzero.train.latents import LatentWindows
+from dreamzero.train.latents import EPISODES, LatentWindows, encode_cached
 from dreamzero.train.loop import Feed, Trainer
 
 CARD = embodiments.get("tabletop_so101")
@@ -121,3 +124,39 @@ def test_held_out_episodes_are_not_trained_on() -> None:
     assert len(feed.held_out) == 6
     drawn = feed.draw(torch.Generator().manual_seed(0))
     assert not set(drawn.tolist()) & set(feed.held_out.tolist())
+
+
+def test_recordings_are_joined_and_each_holds_some_out() -> None:
+    one, two = windows(16), windows(8)
+    two.prompts = ["go right", "stay"]
+    two.episode += EPISODES
+    joined = LatentWindows.join([one, two])
+    assert joined.prompts == ["go left", "go right", "stay"]
+    assert joined.batch(torch.tensor([1, 16, 17])).prompt == ["go right", "go right", "stay"]
+    assert torch.equal(joined.latents[16:], two.latents)
+    feed = Feed(QUICK.full, joined, validation=0.25)
+    assert feed.held_out.tolist() == [12, 13, 14, 15, 22, 23]
+
+
+def test_encoded_windows_are_found_again_and_never_stale(tmp_path: Path) -> None:
+    recordings = [
+        Dataset.open(record(tmp_path / name, episodes=2, seed=seed, progress=False))
+        for name, seed in (("a", 1), ("b", 2))
+    ]
+    codec, folder = TinyCodec().eval(), tmp_path / "latents"
+
+    def encode(**cut: int) -> LatentWindows:
+        cuts = WindowDataset(recordings, CARD, **{"blocks": 1, "stride": 32} | cut)  # type: ignore[arg-type]
+        return encode_cached(cuts, codec, 8, 8, folder, progress=False)
+
+    first = encode()
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(times) == 2 and first.episode.unique().tolist() == [0, 1, EPISODES, EPISODES + 1]
+    again = encode()
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+    assert torch.equal(again.latents, first.latents) and torch.equal(again.episode, first.episode)
+    assert len(encode(stride=16)) > len(first) and len(list(folder.iterdir())) == 4
+    with torch.no_grad():
+        next(codec.parameters()).mul_(1.01)
+    assert not torch.equal(encode().latents, first.latents)
+    assert len(list(folder.iterdir())) == 6
