@@ -2,14 +2,16 @@
 
     python -m dreamzero.shipped --out DIR          hours on two cores; --quick for minutes
 
-records the tabletop from committed seeds, trains the codec and the world action model on it, rolls
-it out on scenes it never saw, and writes the folder that ``load_policy("tiny_so101")`` finds.
+records the tabletop from committed seeds, trains the codec and the world action model on it, lets the
+expert take over from that model where it went, trains on both, rolls the result out on scenes it
+never saw, and writes the folder that ``load_policy("tiny_so101")`` finds.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "shipped_models"
 NAME = "tiny_so101"
-STEPS = 14_000
+# Steps of the two trainings: on demonstrations, then also on corrections of what that one did.
+STEPS = (5000, 6000)
 SUITES = ("seen", "unseen-combination", "unseen-look")
 
 
@@ -62,8 +65,7 @@ def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False)
     from .data.reader import Dataset
     from .data.windows import WindowDataset
     from .embodiments import get
-    from .model.bundle import WorldActionModel
-    from .model.codecs import load as load_codec
+    from .evaluate import record_corrections
     from .report.record import RunRecord
     from .sim import record
     from .train.codec import CodecTraining, train_codec
@@ -72,7 +74,9 @@ def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False)
 
     torch.set_num_threads(threads)
     run = RunRecord("shipped", parameters={"quick": quick, "name": NAME}, seed=0, device="cpu")
-    recordings, codec, refined = out / "recordings", out / "codec", out / "codec-refined"
+    recordings, corrections = out / "recordings", out / "corrections"
+    codec, refined, latents = out / "codec", out / "codec-refined", out / "latents"
+    stages = (out / "first", out / "second")
     if not (resume and recordings.exists()):
         episodes = 64 if quick else 8000
         record(recordings, "so101", episodes, seed=0, noise=0.5, midway=0.6, workers=threads)
@@ -83,29 +87,65 @@ def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False)
         train_codec(footage, training, codec)
         # The latents stay as the model learns them; the decoder is made better at what moves.
         training = replace(
-            training,
-            steps=20 if quick else 1500,
-            moving_weight=25.0,
-            lr=1e-3,
-            matrix_lr=0.01,
+            training, steps=20 if quick else 1500, moving_weight=25.0, lr=1e-3, matrix_lr=0.01
         )
-        measured = train_codec(footage, training, refined, start=codec)
-        for name in ("psnr", "psnr_moving", "psnr_changed"):
-            run.add(f"codec/{name}", measured[name], unit="dB", n=measured["held_out_clips"])
-    first = Source(blocks=1, batch=48, idle=0.02)
-    settings = TrainSettings(steps=STEPS, first=first, action_scale=4.0, compile=True)
-    if quick:
-        settings = replace(settings, steps=60, warmup=10, evaluate_every=30, compile=False)
-    trained = train([recordings], out / "run", "tiny", settings, codec=codec, resume=resume)
-    for name, metric in trained.metrics.items():
-        run.metrics[f"train/{name}"] = metric
-    model = WorldActionModel.load(out / "run")
-    model.codec = load_codec(refined)
-    model.save(out / NAME, dtype=torch.float16)
-    shutil.copy2(out / "run" / "log.jsonl", out / NAME / "log.jsonl")
-    measure(out / NAME, run, episodes=16 if quick else 400, workers=threads)
+        found = train_codec(footage, training, refined, start=codec)
+        (refined / "measured.json").write_text(json.dumps(found))
+    quality = json.loads((refined / "measured.json").read_text())
+    for name in ("psnr", "psnr_moving", "psnr_changed"):
+        run.add(f"codec/{name}", quality[name], unit="dB", n=quality["held_out_clips"])
+    for stage, steps in zip(stages, (30, 30) if quick else STEPS, strict=True):
+        second = stage is stages[1]
+        if resume and (stage / "metrics.json").exists():
+            continue
+        settings = TrainSettings(
+            steps=steps,
+            full=Source(stride=16),
+            first=Source(blocks=1, batch=48, idle=0.02),
+            action_scale=4.0,
+            matrix_lr=0.012 if second else 0.02,
+            lr=1e-3 if second else 1.5e-3,
+            compile=not quick,
+            save_every=250,
+        )
+        if second and not (resume and corrections.exists()):
+            count = 10 if quick else 2400
+            record_corrections(corrections, stages[0], count, seed=0, workers=threads)
+        train(
+            [recordings, corrections] if second else [recordings],
+            stage,
+            "tiny",
+            settings,
+            codec=codec,
+            init=stages[0] if second else None,
+            latents=latents,
+            resume=resume and (stage / "state.pt").exists(),
+        )
+    finish(out / NAME, stages, refined, run)
+    measure(out / NAME, run, episodes=8 if quick else 400, workers=threads)
     run.save(out / NAME)
     print(f"model: {out / NAME}")
+
+
+def finish(out: Path, stages: Sequence[Path], codec: Path, run: RunRecord) -> None:
+    """Write the model of the last stage with its final decoder, and one log of all stages."""
+    import torch
+
+    from .model.bundle import WorldActionModel
+    from .model.codecs import load as load_codec
+    from .report.record import load
+
+    model = WorldActionModel.load(stages[-1])
+    model.codec = load_codec(codec)
+    model.save(out, dtype=torch.float16)
+    step, seconds, rows = 0, 0.0, []
+    for stage in stages:
+        for name, metric in load(stage).metrics.items():
+            run.metrics[f"{stage.name}/{name}"] = metric
+        log = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
+        rows += [r | {"step": r["step"] + step, "seconds": r["seconds"] + seconds} for r in log]
+        step, seconds = rows[-1]["step"], rows[-1]["seconds"]
+    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def measure(model: Path, run: RunRecord, episodes: int = 400, workers: int = 2) -> None:
