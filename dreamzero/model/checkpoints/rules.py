@@ -155,7 +155,8 @@ def _video() -> tuple[Rule, ...]:
         flat, up = 4 * level, f"decoder.up_blocks.{level}"
         for i in range(3):
             rules += block(f"decoder.upsamples.{flat + i}", f"{up}.resnets.{i}", residual, "2.1")
-        rules += block(f"decoder.upsamples.{flat + 3}", f"{up}.upsamplers.0", resample)
+        if level < 3:
+            rules += block(f"decoder.upsamples.{flat + 3}", f"{up}.upsamplers.0", resample)
     # 2.2: levels on both sides; the encoder's have two residual blocks.
     for side, count in (("down", 2), ("up", 3)):
         coder = {"down": "encoder", "up": "decoder"}[side]
