@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..report.record import RunRecord
 
 
 def add(subparsers: Any) -> None:
@@ -13,12 +16,23 @@ def add(subparsers: Any) -> None:
         "bench",
         help="measure chunk rate and where a chunk's time goes",
         description=(
-            "Feeds random frames to a policy and reports chunks a second with evaluations, "
-            "guidance branches and KV writes a chunk, and the milliseconds of every part."
+            "engine: feeds random frames to a policy and reports chunks a second with evaluations, "
+            "guidance branches and KV writes a chunk, and the milliseconds of every part. "
+            "checkpoint: makes a sparse checkpoint of real widths (no disk is taken), imports it and "
+            "reports time and peak memory; exit status 1 above the largest tensor and 1 GiB."
         ),
-        epilog="example: dreamzero bench --steps 4 --threads 2 --json",
+        epilog="examples: dreamzero bench --steps 4 --threads 2 --json; "
+        "dreamzero bench checkpoint --gigabytes 20",
     )
-    parser.add_argument("what", nargs="?", default="engine", choices=("engine",))
+    parser.add_argument(
+        "what", nargs="?", default="engine", choices=("engine", "checkpoint"), help="default engine"
+    )
+    parser.add_argument(
+        "--gigabytes", type=float, default=20.0, help="checkpoint: its size (14 to 46; default 20)"
+    )
+    parser.add_argument(
+        "--load", metavar="COMPONENT", help="checkpoint: load this one too (needs its memory)"
+    )
     parser.add_argument("--policy", default="tiny_so101", help="model folder or shipped name")
     parser.add_argument("--steps", type=int, default=4, help="denoising steps (default 4)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance (default 1: off)")
@@ -29,7 +43,28 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(function=run)
 
 
+def _checkpoint(args: argparse.Namespace) -> int:
+    from ..model.checkpoints import benchmark
+    from ..report.record import RunRecord
+
+    parameters = {"gigabytes": args.gigabytes, "load": args.load}
+    record = RunRecord("bench-checkpoint", parameters=parameters, seed=0, device="cpu")
+    results = benchmark.run(args.gigabytes, load=args.load or "")
+    for name, memory in results.items():
+        what = name.replace(" ", "_")
+        record.add(f"{what}_size", memory.written / 1e9, unit="GB")
+        record.add(f"{what}_largest_tensor", memory.largest / 1e9, unit="GB")
+        record.add(f"{what}_memory_above_destination", memory.above / 1e9, unit="GB")
+        record.add(f"{what}_mapped_pages", memory.mapped / 1e9, unit="GB")
+        record.add(f"{what}_bound", memory.bound / 1e9, unit="GB")
+        record.add(f"{what}_time", memory.seconds, unit="s")
+    _print(args, record, f"checkpoint on {record.device}")
+    return 0 if all(memory.above < memory.bound for memory in results.values()) else 1
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.what == "checkpoint":
+        return _checkpoint(args)
     import numpy as np
     import torch
 
@@ -76,13 +111,18 @@ def run(args: argparse.Namespace) -> int:
     record.add("kv_writes_per_chunk", calls["KV write"])
     for part, value in milliseconds.items():
         record.add(f"{part.replace(' ', '_').lower()}_ms", value, unit="ms")
+    _print(args, record, f"{args.policy} on {record.device}, {torch.get_num_threads()} threads")
+    return 0
+
+
+def _print(args: argparse.Namespace, record: RunRecord, title: str) -> None:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         record.save(args.out)
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
-        return 0
-    print(f"{args.policy} on {record.device}, {torch.get_num_threads()} threads")
+        return
+    print(title)
+    width = max(len(name) for name in record.metrics)
     for name, metric in record.metrics.items():
-        print(f"{name:24} {metric}")
-    return 0
+        print(f"{name:{width + 2}} {metric}")

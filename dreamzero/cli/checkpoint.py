@@ -130,7 +130,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from dreamzero.model.checkpoints.importer import ImportOptions, import_checkpoint
+    from dreamzero.model.checkpoints.importer import import_checkpoint
+    from dreamzero.model.checkpoints.plan import ImportOptions
     from dreamzero.model.checkpoints.summary import inspect_checkpoint
 
     options = ImportOptions(

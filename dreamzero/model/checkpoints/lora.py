@@ -23,7 +23,7 @@ from ...errors import UserError
 from . import robots as robot_files
 from .configs import STEMS, read_config
 from .fingerprint import fingerprint
-from .importer import ImportOptions, geometry, keep_source, write_robots
+from .importer import geometry, keep_source, write_robots
 from .layouts import (
     ADAPTER_FACTS,
     Layout,
@@ -32,6 +32,7 @@ from .layouts import (
     open_layout,
 )
 from .names import PREFIXES, pieces, to_ours
+from .plan import ImportOptions
 from .shards import Entry
 from .writer import SHARD_BYTES, ShardSet, appearing, progress_bar
 

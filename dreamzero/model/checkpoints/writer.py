@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from ...errors import UserError
 from .shards import DTYPES, Entry
 
 SHARD_BYTES = 5_000_000_000
-_PIECE = 1 << 20
+_PIECE = 1 << 19  # elements
 
 
 class Progress(Protocol):
@@ -76,18 +77,16 @@ class ShardFile:
         self._file.write(len(header).to_bytes(8, "little") + header)
         self._end, self._progress = end, progress
 
-    def write(self, start: int, tensor: Tensor) -> None:
-        """The tensor's bytes at ``start`` of the file."""
+    def write(self, start: int, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+        """The tensor's bytes at ``start`` of the file, converted piece by piece to ``dtype``."""
         self._file.seek(start)
-        if tensor.numel():
-            flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-            for at in range(0, len(flat), _PIECE):
-                piece = flat[at : at + _PIECE]
-                if piece[:4096].any() or piece.any():
-                    self._write(piece)
-                else:
-                    self._file.seek(len(piece), 1)
-                self._progress.update(len(piece))
+        for piece in tensor.detach().contiguous().reshape(-1).split(_PIECE):
+            data = piece.to(dtype or tensor.dtype).view(torch.uint8).numpy()
+            if _holds_anything(data):
+                self._write(data)
+            else:
+                self._file.seek(len(data), 1)
+            self._progress.update(len(data))
 
     def _write(self, piece: Any) -> None:
         view = memoryview(piece)
@@ -106,6 +105,12 @@ class ShardFile:
         if kind is None:
             self._file.truncate(self._end)
         self._file.close()
+
+
+def _holds_anything(piece: np.ndarray) -> bool:
+    """Whether any byte is not zero; eight at a time, and real weights show at once."""
+    words = len(piece) // 8 * 8
+    return bool(piece[:4096].any() or piece[:words].view(np.uint64).any() or piece[words:].any())
 
 
 def header_of(
@@ -178,7 +183,12 @@ class ShardSet:
         dtype, shape = self._tensors.pop(name)
         assert tuple(tensor.shape) == shape, f"{name}: {tuple(tensor.shape)}, announced {shape}"
         file, start = self._place[name]
-        file.write(start, tensor.to(DTYPES[dtype]))
+        file.write(start, tensor, DTYPES[dtype])
+
+    def leave_holes(self) -> None:
+        """Finish without the tensors: files of the right size that read as zeros and take no disk."""
+        self._tensors.clear()
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         return self
