@@ -94,4 +94,4 @@ def kind_of(path: Path, what: str) -> str:
         data = json.loads(config.read_text(encoding="utf-8"))
         return str(data.get("model_type") or data.get("_class_name") or "model of no name")
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{config} is not the JSON of a {what}: {error}") from error
+        raise UserError(f"{config} is not the JSON of any {what}: {error}") from error

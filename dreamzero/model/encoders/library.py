@@ -29,13 +29,32 @@ def load_model(kind: str, path: Path, dtype: Any) -> nn.Module:
     Raises:
         UserError: no weights, or weights that do not fit the configuration.
     """
-    with user_errors(path):
-        model, report = getattr(transformers(), kind).from_pretrained(
-            path, dtype=dtype, local_files_only=True, output_loading_info=True
+    library = transformers()
+    verbosity = library.logging.get_verbosity()
+    # Its table of odd weights is longer than a screen; the first of them is named below.
+    library.logging.set_verbosity_error()
+    try:
+        with user_errors(path):
+            model, report = getattr(library, kind).from_pretrained(
+                path,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,  # never a pickle
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    finally:
+        library.logging.set_verbosity(verbosity)
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        raise UserError(
+            f"{path}: {name} has shape {list(stored)}, config.json asks for {list(wanted)}"
         )
-    lacking = sorted(report["missing_keys"])
-    if lacking:
-        raise UserError(f"{path}: weights lack {lacking[0]} (and {len(lacking) - 1} more)")
+    for key, what in (
+        ("missing_keys", "weights lack"),
+        ("unexpected_keys", "config.json has no place for"),
+    ):
+        if odd := sorted(report[key]):
+            raise UserError(f"{path}: {what} {odd[0]} ({len(odd)} in all)")
     return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
