@@ -169,18 +169,21 @@ def _watched(call: Callable[[], int], written: int, largest: int) -> Memory:
 
 
 def _main(what: str, path: Path, argument: Path) -> None:
-    # The libraries are imported before the watch starts: they are not the checkpoint's memory.
-    import transformers  # noqa: F401
-
     from .importer import import_checkpoint
     from .layouts import open_layout
     from .loading import load_component
 
-    entries = [entry for _, entry in open_layout(path).tensors()]
-    if what == "load":
-        pairs = open_layout(path).tensors()
-        entries = [entry for component, entry in pairs if component == str(argument)]
+    entries = [
+        entry
+        for component, entry in open_layout(path).tensors()
+        if what == "import" or component == str(argument)
+    ]
     written, largest = sum(e.nbytes for e in entries), max(e.nbytes for e in entries)
+    # The libraries are imported before the watch starts: they are not the checkpoint's memory.
+    from diffusers import AutoencoderKLWan  # noqa: F401
+    from transformers import CLIPVisionModel, UMT5EncoderModel  # noqa: F401
+
+    from ..transformer import DreamZeroTransformer  # noqa: F401
 
     def call() -> int:
         if what == "import":
@@ -188,8 +191,6 @@ def _main(what: str, path: Path, argument: Path) -> None:
             return 0
         module = load_component(path, str(argument))
         return sum(p.nbytes for p in module.parameters())
-
-    from transformers import CLIPVisionModel, UMT5EncoderModel  # noqa: F401
 
     print(json.dumps(_watched(call, written, largest).__dict__))
 
