@@ -120,7 +120,6 @@ WAN22_VAE: dict[str, Any] = {
     "out_channels": 12,
     "patch_size": 2,
     "scale_factor_spatial": 16,
-    "clip_output": False,
     "latents_mean": list(_WAN22_MEAN),
     "latents_std": list(_WAN22_STD),
 }

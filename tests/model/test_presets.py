@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections import Counter
@@ -12,7 +13,15 @@ from torch import nn
 
 from dreamzero.model.checkpoints.configs import empty_module
 from dreamzero.model.checkpoints.names import split
-from dreamzero.model.presets import ENCODERS, PRESETS, WAN21_VAE, WAN22_VAE, preset
+from dreamzero.model.presets import (
+    CLIP_VIT_H14,
+    ENCODERS,
+    PRESETS,
+    UMT5_XXL,
+    WAN21_VAE,
+    WAN22_VAE,
+    preset,
+)
 from dreamzero.model.transformer import DreamZeroTransformer
 
 from .test_names import LIST, needs_list
@@ -111,3 +120,14 @@ def test_presets_build_without_memory() -> None:
         module = DreamZeroTransformer(**preset("wan2.1-14b-droid"))
     assert {parameter.device.type for parameter in module.parameters()} == {"meta"}
     assert len(list(module.parameters())) == 1317
+
+
+def test_the_libraries_know_every_setting() -> None:
+    """A misspelt key would otherwise be carried along and change nothing."""
+    from diffusers import AutoencoderKLWan
+    from transformers import CLIPVisionConfig, UMT5Config
+
+    for vae in (WAN21_VAE, WAN22_VAE):
+        assert vae.keys() <= inspect.signature(AutoencoderKLWan.__init__).parameters.keys()
+    assert UMT5_XXL.keys() <= UMT5Config().to_dict().keys() | {"feed_forward_proj"}
+    assert CLIP_VIT_H14.keys() <= CLIPVisionConfig().to_dict().keys()
