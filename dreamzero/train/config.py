@@ -16,12 +16,15 @@ class Source:
         stride: action steps between window starts; 0 means one block.
         idle: windows of which more than half the blocks move less than this share of the range are
             left out; 0 keeps all.
+        begin: share of a batch that is drawn from the first window of each episode, where the
+            instruction alone says which way to go. The rest is drawn from all windows.
     """
 
     blocks: int = 4
     batch: int = 16
     stride: int = 0
     idle: float = 0.0
+    begin: float = 0.0
 
 
 @dataclass(frozen=True)

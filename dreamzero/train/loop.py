@@ -36,6 +36,7 @@ class Feed:
     windows: LatentWindows
     train: torch.Tensor = field(init=False)
     held_out: torch.Tensor = field(init=False)
+    begins: torch.Tensor = field(init=False)
     validation: float = 0.02
 
     def __post_init__(self) -> None:
@@ -46,10 +47,17 @@ class Feed:
             count = max(1, round(self.validation * len(own))) if len(own) > 1 else 0
             held |= torch.isin(self.windows.episode, own[len(own) - count :])
         self.train, self.held_out = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+        # Windows of an episode follow one another.
+        own = self.windows.episode[self.train]
+        self.begins = self.train[torch.cat([own.new_ones(1).bool(), own[1:] != own[:-1]])]
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
-        pick = torch.randint(0, len(self.train), (self.source.batch,), generator=generator)
-        return self.train[pick]
+        begins = round(self.source.begin * self.source.batch)
+        drawn = [
+            pool[torch.randint(0, len(pool), (count,), generator=generator)]
+            for pool, count in ((self.train, self.source.batch - begins), (self.begins, begins))
+        ]
+        return torch.cat(drawn)
 
 
 def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -126,6 +126,15 @@ def test_held_out_episodes_are_not_trained_on() -> None:
     assert not set(drawn.tolist()) & set(feed.held_out.tolist())
 
 
+def test_a_share_of_a_batch_begins_episodes() -> None:
+    given = windows(24)
+    given.episode = torch.arange(24) // 6
+    feed = Feed(Source(blocks=2, batch=8, begin=0.5), given, validation=0.25)
+    assert feed.begins.tolist() == [0, 6, 12] and len(feed.held_out) == 6
+    drawn = feed.draw(torch.Generator().manual_seed(0)).tolist()
+    assert len(drawn) == 8 and set(drawn[4:]) <= {0, 6, 12} and max(drawn) < 18
+
+
 def test_recordings_are_joined_and_each_holds_some_out() -> None:
     one, two = windows(16), windows(8)
     two.prompts = ["go right", "stay"]
