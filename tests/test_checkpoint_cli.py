@@ -12,7 +12,7 @@ from dreamzero.model.checkpoints import benchmark
 from dreamzero.model.checkpoints.miniature import Widths, write_miniature
 
 Cli = Callable[..., tuple[int, str, str]]
-SHALLOW = Widths(layers=1)
+SHALLOW = Widths(layers=1, text_layers=2, image_layers=4)
 
 
 @pytest.fixture(scope="module")

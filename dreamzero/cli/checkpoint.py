@@ -26,8 +26,8 @@ Hugging Face Hub (a stopped download goes on where it was).
 
 _EXAMPLES = """\
 examples:
-  dreamzero checkpoint inspect GEAR-Dreams/DreamZero-DROID
   dreamzero checkpoint import GEAR-Dreams/DreamZero-DROID --out weights/droid
+  dreamzero checkpoint inspect weights/droid
   dreamzero checkpoint import my_lora --base weights/droid --out weights/my_adapter
   dreamzero checkpoint merge-lora weights/droid --adapter weights/my_adapter --out weights/mine
   dreamzero checkpoint export weights/mine --out mine_public
@@ -83,7 +83,7 @@ def add(subparsers: Any) -> None:
 
     text = "show components, robots and what is missing (reads headers only)"
     one = verb("inspect", text, text.capitalize() + ".", _inspect, out=False)
-    one.add_argument("path", metavar="PATH", help="folder, or OWNER/NAME on the Hub")
+    one.add_argument("path", metavar="PATH", help="folder, or OWNER/NAME in the Hub's cache")
     one.add_argument("--revision", metavar="REV", help="branch or commit on the Hub")
 
     one = verb("import", "convert public weights into a folder of ours", _IMPORT, _import)

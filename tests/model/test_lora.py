@@ -31,7 +31,7 @@ from dreamzero.model.checkpoints.plan import ImportOptions
 from dreamzero.model.checkpoints.shards import Weights, open_indexed
 from dreamzero.model.checkpoints.summary import inspect_checkpoint
 
-SHALLOW = Widths(layers=2)
+SHALLOW = Widths(layers=2, text_layers=2, image_layers=4)
 RANK = 4
 
 
@@ -77,6 +77,27 @@ def test_the_published_counts() -> None:
     assert (len(shapes), sum("lora_B" in n for n in shapes)) == (814, 400)
     assert sum(numbers[n] for n in low_rank) == 19_169_280
     assert sum(numbers.values()) - 19_169_280 == 89_413_664
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "action_head.model.base_model.model.",
+        "base_model.model.action_head.model.",
+        "base_model.model.",
+        "action_head.model.",
+    ],
+)
+def test_names_however_the_model_was_wrapped(prefix: str) -> None:
+    for rest, ours, side in (
+        ("blocks.3.ffn.0.lora_A.default.weight", "blocks.3.ffn.net.0.proj.weight", "A"),
+        ("blocks.3.cross_attn.o.lora_B.weight", "blocks.3.attn2.to_out.0.weight", "B"),
+        ("action_encoder.W2.b", "action_encoder.W2.bias", ""),
+        ("state_encoder.modules_to_save.default.layer1.W", "state_encoder.layer1.weight", ""),
+    ):
+        assert lora.adapter_name(prefix + rest) == lora.AdapterName(ours, side)
+    with pytest.raises(UserError, match="no tensor of the release"):
+        lora.adapter_name(prefix + "blocks.3.unknown.lora_A.weight")
 
 
 def test_merging_adds_the_product(folder: Path, tmp_path: Path) -> None:
@@ -242,6 +263,14 @@ def test_broken_saves(save: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="says neither lora_rank nor lora_alpha"):
         import_checkpoint(save, tmp_path / "out" / "x", base=folder / "base")
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_the_base_are_refused(folder: Path, tmp_path: Path) -> None:
+    for options in (ImportOptions(dtype="float32"), ImportOptions(tokenizer=folder)):
+        with pytest.raises(UserError, match="belongs to its base"):
+            import_checkpoint(
+                folder / "save", tmp_path / "no", base=folder / "base", options=options
+            )
 
 
 def test_base_and_adapter_in_one_file_are_refused(save: Path, folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ...errors import UserError
 from .configs import read_config
 from .layouts import Layout, open_layout
 from .names import canonical, join, pieces, to_release, vae_version
-from .shards import Entry, Weights
+from .shards import Entry, Weights, parse_header
 from .writer import SHARD_BYTES, Progress, ShardFile, ShardSet, appearing, progress_bar
 
 
@@ -146,7 +146,9 @@ def _adapter(layout: Layout) -> dict[str, Source]:
 
 def _fits(files: list[Path], sources: Mapping[str, Source], model: Path, asked: bool) -> bool:
     """Whether the kept headers describe these tensors; a mismatch is an error where asked for."""
-    wanted = {entry.name: entry for file in files for entry in _entries(file)}
+    wanted = {
+        entry.name: entry for file in files for entry in parse_header(file.read_bytes(), file)
+    }
     odd = sorted(wanted.keys() ^ sources.keys())
     for name, entry in wanted.items():
         source = sources.get(name)
@@ -159,18 +161,10 @@ def _fits(files: list[Path], sources: Mapping[str, Source], model: Path, asked: 
     return not odd
 
 
-def _entries(header: Path) -> Iterator[Entry]:
-    data = header.read_bytes()
-    for name, info in json.loads(data).items():
-        if name != "__metadata__":
-            start, stop = (8 + len(data) + at for at in info["data_offsets"])
-            yield Entry(name, info["dtype"], tuple(info["shape"]), header, start, stop)
-
-
 def _write_again(header: Path, sources: Mapping[str, Source], work: Path, bar: Progress) -> None:
     """One shard as it was: the kept header, then every tensor at its old place."""
-    entries = sorted(_entries(header), key=lambda entry: entry.start)
     data = header.read_bytes()
+    entries = parse_header(data, header)
     end = max((entry.stop for entry in entries), default=8 + len(data))
     with ShardFile(work / header.name.removesuffix(".json"), data, end, bar) as file:
         for entry in entries:

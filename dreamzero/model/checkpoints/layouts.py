@@ -101,13 +101,14 @@ class Layout:
         }
 
 
-def open_layout(path: str | Path, revision: str | None = None) -> Layout:
+def open_layout(path: str | Path, revision: str | None = None, fetch: bool = True) -> Layout:
     """Recognise a checkpoint and read its headers.
 
     Args:
         path: a folder, or ``owner/name`` on the Hub (downloaded into its cache; goes on where an
             earlier download stopped).
         revision: branch or commit on the Hub.
+        fetch: download what the Hub's cache lacks; else only look there.
 
     Raises:
         UserError: no such folder, none of the layouts, a broken file, or the Hub cannot be reached.
@@ -115,7 +116,7 @@ def open_layout(path: str | Path, revision: str | None = None) -> Layout:
     folder = Path(path)
     # With a folder OWNER here, OWNER/NAME is a slip of the pen, not a name on the Hub.
     if not folder.exists() and _HUB_NAME.fullmatch(str(path)) and not folder.parent.is_dir():
-        folder = download(str(path), revision)
+        folder = download(str(path), revision, fetch)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: give a folder or OWNER/NAME on the Hub")
@@ -185,8 +186,11 @@ def _folders(folder: Path) -> Layout:
     return layout
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download(name: str, revision: str | None = None, fetch: bool = True) -> Path:
     """Snapshot of a Hub repository in the Hub's cache; goes on where an earlier one stopped.
+
+    Args:
+        fetch: False only looks into the cache.
 
     Raises:
         UserError: no such repository, no access, or no network and nothing in the cache.
@@ -200,8 +204,14 @@ def download(name: str, revision: str | None = None) -> Path:
             revision=revision,
             allow_patterns=list(_HUB_FILES),
             ignore_patterns=list(_HUB_LEFT),
+            local_files_only=not fetch,
         )
     except LocalEntryNotFoundError as error:
+        if not fetch:
+            raise UserError(
+                f"{name}: no such folder, and not in the Hub's cache; looking at it would download "
+                "all of it, which import does"
+            ) from error
         raise UserError(
             f"{name}: no such folder, and the Hub cannot be reached while its cache holds nothing "
             "of that name: check the path, or the network (and HF_HUB_OFFLINE)"

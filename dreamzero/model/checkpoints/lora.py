@@ -57,7 +57,13 @@ class AdapterName:
 
 def adapter_name(name: str) -> AdapterName:
     """Read a release LoRA name; UserError if it is none."""
-    short = name.removeprefix(PREFIXES["transformer"]).removeprefix(_PEFT)
+    short = name
+    for prefix in (
+        _PEFT,
+        PREFIXES["transformer"],
+        _PEFT,
+    ):  # the model, or a part of it, was wrapped
+        short = short.removeprefix(prefix)
     short = short.replace(".modules_to_save.default.", ".")
     found = _LORA.fullmatch(short)
     if found:
@@ -79,6 +85,9 @@ def import_adapter(
     Raises:
         UserError: the base is no imported full checkpoint, or shapes do not fit it.
     """
+    for option in ("dtype", "horizon", "tokenizer"):
+        if getattr(options, option) is not None:
+            raise UserError(f"{layout.path} is a LoRA save: --{option} belongs to its base")
     weights = layout.parts[0].weights
     if any(".base_layer." in name for name in weights):
         raise UserError(

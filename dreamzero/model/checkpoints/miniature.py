@@ -24,11 +24,7 @@ SHARDS = 3
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes of the four networks; the defaults are the toy's, ``FULL`` the release's.
-
-    Attributes:
-        ti2v: Wan 2.2's way, without first-frame channels and image tokens, is not covered.
-    """
+    """Sizes of the four networks; the defaults are the toy's, ``FULL`` the release's (Wan 2.1)."""
 
     dim: int = 24
     ffn: int = 32
@@ -41,11 +37,13 @@ class Widths:
     text: int = 16
     text_ffn: int = 24
     text_heads: int = 4
+    text_layers: int = 24
     vocabulary: int = 64
     image: int = 16
     image_ffn: int = 24
     image_out: int = 8
     image_side: int = 2
+    image_layers: int = 32
     video: int = 4
     latents: int = 16
 
@@ -126,7 +124,7 @@ def _transformer(w: Widths) -> Iterator[tuple[str, Shape]]:
 def _text(w: Widths) -> Iterator[tuple[str, Shape]]:
     yield "token_embedding.weight", (w.vocabulary, w.text)
     yield "norm.weight", (w.text,)
-    for i in range(24):
+    for i in range(w.text_layers):
         block = f"blocks.{i}."
         for letter in "qkvo":
             yield f"{block}attn.{letter}.weight", (w.text, w.text)
@@ -147,7 +145,7 @@ def _image(w: Widths) -> Iterator[tuple[str, Shape]]:
     yield "visual.head", (d, w.image_out)
     yield from _norm("visual.pre_norm", d)
     yield from _norm("visual.post_norm", d)
-    for i in range(32):
+    for i in range(w.image_layers):
         block = f"visual.transformer.{i}."
         yield from _norm(block + "norm1", d)
         yield from _linear(block + "attn.to_qkv", 3 * d, d)

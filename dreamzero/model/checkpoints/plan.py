@@ -93,6 +93,8 @@ def _config(layout: Layout, component: str, options: ImportOptions) -> dict[str,
     given: Mapping[str, Any] = read_config(layout.path)
     where = str(layout.path / "config.json")
     if layout.kind == "release":
+        if options.horizon is not None:
+            raise UserError(f"{where} says the horizon itself: leave --horizon out")
         try:
             given = given["action_head_cfg"]["config"]["diffusion_model_cfg"]
         except (KeyError, TypeError) as error:

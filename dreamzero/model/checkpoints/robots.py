@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,14 +255,14 @@ def _resolve(value: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
 
 def mappings(node: Any) -> Iterator[Mapping[str, Any]]:
     """Every mapping below a node, the outer ones first."""
-    queue = [node]
+    queue = deque([node])
     while queue:
-        node = queue.pop(0)
+        node = queue.popleft()
         if isinstance(node, Mapping):
             yield node
-            queue += node.values()
+            queue.extend(node.values())
         elif isinstance(node, list):
-            queue += node
+            queue.extend(node)
 
 
 def _checked(prompt: str) -> str:

@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,38 +79,48 @@ def read_header(path: Path) -> tuple[bytes, list[Entry]]:
             if not 2 <= length <= min(_LONGEST_HEADER, max(size - 8, 0)):
                 raise ValueError("its first 8 bytes name no header that fits into it")
             header = file.read(length)
-        fields: dict[str, Any] = json.loads(header)
-        entries = [
-            Entry(
-                name,
-                info["dtype"],
-                tuple(info["shape"]),
-                path,
-                *(8 + length + at for at in info["data_offsets"]),
-            )
-            for name, info in fields.items()
-            if name != "__metadata__"
-        ]
+        entries = parse_header(header, path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no safetensors file ({error}): download it again") from error
-    entries.sort(key=lambda entry: (entry.start, entry.stop))
+    at = 8 + length
     for entry in entries:
-        if entry.dtype not in DTYPES:
-            raise UserError(f"{path}: {entry.name} has dtype {entry.dtype}, which torch lacks here")
         if entry.stop - entry.start != entry.nbytes:
             raise UserError(
                 f"{path}: {entry.name} takes {entry.stop - entry.start} bytes, its shape "
                 f"{list(entry.shape)} in {entry.dtype} {entry.nbytes}: download it again"
             )
-    end = max((entry.stop for entry in entries), default=8 + length)
-    if size != end:
-        what = "truncated" if size < end else "too long"
+        if entry.start != at:
+            raise UserError(f"{path}: {entry.name} does not begin where the one before it ends")
+        at = entry.stop
+    if size != at:
+        what = "truncated" if size < at else "too long"
         raise UserError(
-            f"{path} is {what}: its header asks for {end} bytes and it has {size}: download it again"
+            f"{path} is {what}: its header asks for {at} bytes and it has {size}: download it again"
         )
     return header, entries
+
+
+def parse_header(header: bytes, path: Path) -> list[Entry]:
+    """Tensors of a safetensors header in the order of their bytes, which start behind it.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none.
+        UserError: a dtype that torch lacks.
+    """
+    entries = []
+    for name, info in json.loads(header).items():
+        if name == "__metadata__":
+            continue
+        start, stop = (8 + len(header) + int(at) for at in info["data_offsets"])
+        shape = tuple(int(n) for n in info["shape"])
+        if any(n < 0 for n in shape):
+            raise ValueError(f"{name} has shape {list(shape)}")
+        if info["dtype"] not in DTYPES:
+            raise UserError(f"{path}: {name} has dtype {info['dtype']}, which torch lacks here")
+        entries.append(Entry(name, info["dtype"], shape, path, start, stop))
+    return sorted(entries, key=lambda entry: (entry.start, entry.stop))
 
 
 class Weights:

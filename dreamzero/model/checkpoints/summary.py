@@ -86,10 +86,14 @@ class Summary:
 def inspect_checkpoint(path: str | Path, revision: str | None = None) -> Summary:
     """Read the headers and configurations of any layout (see ``layouts``).
 
+    Args:
+        path: folder, or ``owner/name`` of a snapshot in the Hub's cache (nothing is downloaded).
+        revision: branch or commit of that snapshot.
+
     Raises:
         UserError: see ``open_layout``.
     """
-    layout = open_layout(path, revision)
+    layout = open_layout(path, revision, fetch=False)
     rows: dict[str, list[Any]] = {name: [] for name in (*COMPONENTS, EXTRA, "adapter")}
     for component, entry in layout.tensors():
         rows[component].append(entry)
