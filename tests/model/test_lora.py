@@ -24,15 +24,19 @@ from dreamzero.model.checkpoints.miniature import (
     Widths,
     lora_shapes,
     random_tensors,
+    release_shapes,
     write_miniature,
     write_release,
+    write_text_files,
 )
+from dreamzero.model.checkpoints.peft_names import MERGED, AdapterName, adapter_name
 from dreamzero.model.checkpoints.plan import ImportOptions
 from dreamzero.model.checkpoints.shards import Weights, open_indexed
 from dreamzero.model.checkpoints.summary import inspect_checkpoint
 
 SHALLOW = Widths(layers=2, text_layers=2, image_layers=4)
 RANK = 4
+SHAPES = lora_shapes(SHALLOW, RANK)
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +99,15 @@ def test_names_however_the_model_was_wrapped(prefix: str) -> None:
         ("action_encoder.W2.b", "action_encoder.W2.bias", ""),
         ("state_encoder.modules_to_save.default.layer1.W", "state_encoder.layer1.weight", ""),
     ):
-        assert lora.adapter_name(prefix + rest) == lora.AdapterName(ours, side)
+        assert adapter_name(prefix + rest) == AdapterName(ours, side)
     with pytest.raises(UserError, match="no tensor of the release"):
-        lora.adapter_name(prefix + "blocks.3.unknown.lora_A.weight")
+        adapter_name(prefix + "blocks.3.unknown.lora_A.weight")
 
 
 def test_merging_adds_the_product(folder: Path, tmp_path: Path) -> None:
     merged = merge_lora(folder / "base", folder / "adapter", tmp_path / "merged")
     before, after = transformer(folder / "base"), transformer(merged)
-    shapes = lora_shapes(SHALLOW, RANK)
-    saved = random_tensors(shapes, 1)
+    saved = random_tensors(SHAPES, 1)
     assert before.keys() == after.keys()
     changed = 0
     for name, tensor in after.items():
@@ -273,15 +276,40 @@ def test_options_of_the_base_are_refused(folder: Path, tmp_path: Path) -> None:
             )
 
 
-def test_base_and_adapter_in_one_file_are_refused(save: Path, folder: Path, tmp_path: Path) -> None:
-    weights = Weights.open(save / "model.safetensors")
-    tensors = {name: weights.tensor(name).clone() for name in weights}
-    prefix = "action_head.model.base_model.model."
-    tensors[f"{prefix}blocks.0.self_attn.q.base_layer.weight"] = torch.zeros(24, 24)
-    write_release(save, tensors)
-    with pytest.raises(UserError, match="holds base and adapter in one"):
-        import_checkpoint(save, tmp_path / "x", base=folder / "base")
-    assert any("base_layer" in note for note in inspect_checkpoint(save).notes)
+def test_a_save_of_base_and_adapter_is_imported_merged(folder: Path, tmp_path: Path) -> None:
+    """What a LoRA training writes without save_lora_only: 2946 names at full depth."""
+    release, saved = random_tensors(release_shapes(SHALLOW), 0), random_tensors(SHAPES, 1)
+    prefix = "action_head.model."
+    wrapped = {}
+    for name, tensor in release.items():
+        new = name.replace(prefix, prefix + "base_model.model.")
+        if new.removesuffix(".weight") + ".lora_A.default.weight" in saved:
+            new = new.removesuffix("weight") + "base_layer.weight"
+        wrapped[new] = tensor
+    wrapped |= saved
+    assert len(wrapped) == len(release) + 2 * 10 * SHALLOW.layers
+    path = tmp_path / "full"
+    path.mkdir()
+    write_release(path, wrapped)
+    write_text_files(path, SHALLOW, RANK)
+    assert inspect_checkpoint(path).layout == "release"
+    assert inspect_checkpoint(path).notes == [MERGED]
+    out = import_checkpoint(path, tmp_path / "ours")
+    merged = transformer(merge_lora(folder / "base", folder / "adapter", tmp_path / "merged"))
+    assert all(torch.equal(t, merged[n]) for n, t in transformer(out).items())
+    assert MERGED in inspect_checkpoint(out).notes
+    assert not export_checkpoint(out, tmp_path / "back").same_shards
+    half = prefix + "base_model.model.blocks.0.self_attn.q.lora_B.default.weight"
+    for change, says in (
+        ({}, "lacks its base or its other half"),
+        ({half: torch.zeros(7, 4)}, "fit"),
+    ):
+        del wrapped[half]
+        wrapped |= change
+        write_release(path, wrapped)
+        with pytest.raises(UserError, match=says):
+            import_checkpoint(path, tmp_path / "no")
+        wrapped.setdefault(half, torch.zeros(1))
 
 
 def test_whose_robots(save: Path, folder: Path, tmp_path: Path) -> None:

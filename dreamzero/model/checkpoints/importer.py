@@ -21,6 +21,7 @@ from ...errors import UserError
 from . import robots as robot_files
 from .configs import STEMS, write_config
 from .layouts import Layout, open_layout
+from .peft_names import MERGED, WrappedWeights
 from .plan import ImportOptions, Item, make_plan, new_coders
 from .shards import NAMES, Entry
 from .writer import ShardSet, appearing, progress_bar
@@ -76,6 +77,8 @@ def import_checkpoint(
             "its checkpoint does not hold (import --prompt)"
         )
     tokenizer = _tokenizer(layout, options)
+    if any(isinstance(part.weights, WrappedWeights) for part in layout.parts):
+        notes.append(MERGED)
     coders = new_coders(configs["transformer"], plan["transformer"], options.seed)
     if coders:
         notes.append(f"action and state coders initialised from seed {options.seed}")

@@ -1,6 +1,7 @@
 """The layouts in which people keep these weights, and what each of their tensors is here.
 
-release    model*.safetensors with names ``action_head.*``, config.json, experiment_cfg/
+release    model*.safetensors with names ``action_head.*``, config.json, experiment_cfg/; where a LoRA
+           training saved everything, its changes count as merged
 wan        diffusion_pytorch_model*.safetensors beside ``.pth`` files of T5, CLIP and VAE
 diffusers  model_index.json, transformer/ vae/ text_encoder/ image_encoder/ tokenizer/
 lora       model.safetensors with ``lora_A`` and ``lora_B``, under ``base_model.model.``
@@ -20,6 +21,7 @@ from typing import Literal
 from ...errors import UserError
 from .configs import STEMS
 from .names import COMPONENTS, EXTRA, PREFIXES, Piece, canonical, pieces, split, unused
+from .peft_names import WrappedWeights, scale_of
 from .shards import Entry, PickledWeights, Weights, open_indexed
 
 Kind = Literal["release", "wan", "diffusers", "lora", "ours", "adapter"]
@@ -143,7 +145,10 @@ def open_layout(path: str | Path, revision: str | None = None, fetch: bool = Tru
 
 
 def _release(folder: Path, weights: Weights, stem: str) -> Layout:
-    if any(".lora_A." in name or ".lora_B." in name for name in weights):
+    if any(".base_layer." in name for name in weights):
+        rank, alpha = scale_of(folder)
+        weights = WrappedWeights(weights, alpha / rank)
+    elif any(".lora_A." in name or ".lora_B." in name for name in weights):
         return Layout(folder, "lora", [Part(weights)], stem=stem)
     foreign = [name for name in weights if not name.startswith(tuple(PREFIXES.values()))]
     if foreign:

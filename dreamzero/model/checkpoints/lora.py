@@ -12,7 +12,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,46 +30,10 @@ from .layouts import (
     adapter_facts,
     open_layout,
 )
-from .names import PREFIXES, pieces, to_ours
+from .peft_names import AdapterName, adapter_name, adapter_name_of_ours, scale_of
 from .plan import ImportOptions
 from .shards import Entry
 from .writer import SHARD_BYTES, ShardSet, appearing, progress_bar
-
-_PEFT = "base_model.model."
-_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
-
-
-@dataclass(frozen=True)
-class AdapterName:
-    """What a tensor of a LoRA save is: ours, and "A", "B" or "" for a whole tensor."""
-
-    ours: str
-    side: str
-
-    @property
-    def stored(self) -> str:
-        """Its name in peft's form."""
-        if not self.side:
-            return _PEFT + self.ours
-        return f"{_PEFT}{self.ours.removesuffix('.weight')}.lora_{self.side}.weight"
-
-
-def adapter_name(name: str) -> AdapterName:
-    """Read a release LoRA name; UserError if it is none."""
-    short = name
-    for prefix in (
-        _PEFT,
-        PREFIXES["transformer"],
-        _PEFT,
-    ):  # the model, or a part of it, was wrapped
-        short = short.removeprefix(prefix)
-    short = short.replace(".modules_to_save.default.", ".")
-    found = _LORA.fullmatch(short)
-    if found:
-        return AdapterName(
-            to_ours(f"{PREFIXES['transformer']}{found['module']}.weight")[1], found["side"]
-        )
-    return AdapterName(pieces(PREFIXES["transformer"] + short)[0].name, "")
 
 
 def import_adapter(
@@ -89,14 +52,9 @@ def import_adapter(
         if getattr(options, option) is not None:
             raise UserError(f"{layout.path} is a LoRA save: --{option} belongs to its base")
     weights = layout.parts[0].weights
-    if any(".base_layer." in name for name in weights):
-        raise UserError(
-            f"{layout.path} holds base and adapter in one ({len(weights.entries)} tensors); save it "
-            "with save_lora_only=true, or merge it where it was trained"
-        )
     base_part, base_config = _base(base)
     names = {name: adapter_name(name) for name in weights}
-    rank, alpha = _scale(layout.path)
+    rank, alpha = scale_of(layout.path)
     whole = [a.ours for a in names.values() if not a.side]
     _check(layout, base, base_part, names, rank)
     robots = _robots_of(layout, base, base_config, options)
@@ -156,26 +114,6 @@ def _base(base: Path) -> tuple[Part, dict[str, Any]]:
             f"{base} is not imported yet: run `dreamzero checkpoint import {base}` first"
         )
     return layout.parts[0], read_config(base / "transformer")
-
-
-def _scale(folder: Path) -> tuple[int, float]:
-    """Rank and alpha, from peft's adapter_config.json or the release's config.json."""
-    for name, keys in (
-        ("adapter_config.json", ("r", "lora_alpha")),
-        ("config.json", ("lora_rank", "lora_alpha")),
-    ):
-        if (folder / name).is_file():
-            try:
-                config = json.loads((folder / name).read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise UserError(f"{folder / name} is no JSON ({error})") from error
-            for node in robot_files.mappings(config):
-                if all(isinstance(node.get(key), int | float) for key in keys):
-                    return int(node[keys[0]]), float(node[keys[1]])
-    raise UserError(
-        f"{folder}/config.json says neither lora_rank nor lora_alpha: without them the size of the "
-        "change is unknown"
-    )
 
 
 def _check(
@@ -260,15 +198,6 @@ def deltas(adapter: Layout) -> Iterator[tuple[str, Tensor, bool]]:
             yield found.ours, scale * (up @ weights.tensor(name).float()), False
         else:
             yield found.ours, weights.tensor(name), True
-
-
-def adapter_name_of_ours(name: str) -> AdapterName:
-    """Read a name of ``adapter_model.safetensors``."""
-    short = name.removeprefix(_PEFT)
-    found = _LORA.fullmatch(short)
-    return (
-        AdapterName(f"{found['module']}.weight", found["side"]) if found else AdapterName(short, "")
-    )
 
 
 @torch.no_grad()

@@ -141,7 +141,8 @@ def _fitting(
     for item in items:
         name, entry = item.piece.name, item.entry
         if name not in wanted:
-            if name.endswith("position_ids"):  # a buffer that older transformers stored
+            # A buffer that older transformers stored, and CLIP's contrastive end.
+            if name.endswith("position_ids") or name == "visual_projection.weight":
                 continue
             raise UserError(f"{entry.file}: {entry.name} is no part of a {component} of its size")
         if item.shape != wanted[name]:

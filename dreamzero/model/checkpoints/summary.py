@@ -14,6 +14,7 @@ from .configs import read_config, transformer
 from .importer import geometry
 from .layouts import CODERS, Kind, Layout, adapter_facts, open_layout
 from .names import COMPONENTS, EXTRA, canonical, pieces
+from .peft_names import MERGED, WrappedWeights
 
 KINDS: dict[str, str] = {
     "release": "public DreamZero layout",
@@ -154,8 +155,6 @@ def _adapter(layout: Layout, summary: Summary) -> None:
     names = [entry.name for _, entry in layout.tensors()]
     pairs = sum(".lora_B." in name for name in names)
     summary.notes.append(f"{pairs} pairs of low rank, {len(names) - 2 * pairs} whole tensors")
-    if any(".base_layer." in name for name in names):
-        summary.notes.append("holds its base as well (base_layer); import refuses it")
     if layout.kind == "lora":
         summary.missing.append(
             "fingerprint of the base it belongs to (import --base DIR records it)"
@@ -172,6 +171,8 @@ def _adapter(layout: Layout, summary: Summary) -> None:
 
 
 def _missing(layout: Layout, rows: Mapping[str, list[Any]], summary: Summary) -> None:
+    if any(isinstance(part.weights, WrappedWeights) for part in layout.parts):
+        summary.notes.append(MERGED)
     has = {component for component, entries in rows.items() if entries}
     part = next((p for p in layout.parts if p.component in (None, "transformer")), None)
     ours: set[str] = set()
