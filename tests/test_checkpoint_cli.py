@@ -10,6 +10,7 @@ import pytest
 
 from dreamzero.model.checkpoints import benchmark
 from dreamzero.model.checkpoints.miniature import Widths, write_miniature
+from dreamzero.shipped import FOLDER, NAME
 
 Cli = Callable[..., tuple[int, str, str]]
 SHALLOW = Widths(layers=1, text_layers=2, image_layers=4)
@@ -81,6 +82,16 @@ def test_mistakes_are_one_line(
     status, out, err = cli("checkpoint", *(text.format(**names) for text in arguments))
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("dreamzero: ") and says in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_trained_here_are_shown_but_have_no_public_layout(cli: Cli, tmp_path: Path) -> None:
+    status, out, _ = cli("checkpoint", "inspect", FOLDER / NAME, "--json")
+    facts = json.loads(out)
+    assert (status, facts["layout"], facts["missing"]) == (0, "ours", [])
+    assert [c["component"] for c in facts["components"]] == ["transformer", "text_encoder", "vae"]
+    status, _, err = cli("checkpoint", "export", FOLDER / NAME, "--out", tmp_path / "x")
+    assert status == 2 and "does not fit the public layout" in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

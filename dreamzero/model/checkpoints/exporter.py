@@ -112,7 +112,10 @@ def _sources(layout: Layout) -> dict[str, Source]:
     video = vae_version(name for component, name in ours if component == "vae")
     sources: dict[str, Source] = {}
     for component, name in ours:
-        release = to_release(component, name, video)
+        try:
+            release = to_release(component, name, video)
+        except UserError as error:
+            raise UserError(f"{layout.path} does not fit the public layout: {error}") from error
         if release in sources:
             continue
         found = pieces(release)

@@ -180,6 +180,8 @@ def _folders(folder: Path) -> Layout:
     for component in (*COMPONENTS, EXTRA):
         stem = STEMS.get(component, "model")
         weights = open_indexed(folder / component, stem)
+        if weights is None and stem == "model":  # small models keep their own text encoder
+            weights = open_indexed(folder / component, "diffusion_pytorch_model")
         if weights is not None:
             layout.parts.append(Part(weights, component, ours=True))
     if not layout.parts or layout.parts[0].component != "transformer":

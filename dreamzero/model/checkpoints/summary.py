@@ -21,7 +21,7 @@ KINDS: dict[str, str] = {
     "wan": "original Wan repository",
     "diffusers": "Wan in the Diffusers layout",
     "lora": "LoRA save of the release",
-    "ours": "imported folder",
+    "ours": "folder of this project",
     "adapter": "imported adapter",
 }
 
@@ -191,7 +191,7 @@ def _missing(layout: Layout, rows: Mapping[str, list[Any]], summary: Summary) ->
     for component, needed, why in needs:
         if needed and component not in has:
             summary.missing.append(f"{component}: {why}")
-    if layout.tokenizer is None:
+    if layout.tokenizer is None and not _word_encoder(layout):
         summary.missing.append(
             "tokenizer: that of google/umt5-xxl"
             + ("" if layout.kind == "ours" else "; import it with --tokenizer DIR")
@@ -207,6 +207,14 @@ def _missing(layout: Layout, rows: Mapping[str, list[Any]], summary: Summary) ->
         summary.notes += data.get("notes", [])
         if data.get("dtype"):
             summary.notes.append(f"converted to {data['dtype']}: export gives other bytes")
+
+
+def _word_encoder(layout: Layout) -> bool:
+    """Small models of this project have their own encoder, which needs no tokenizer."""
+    folder = layout.path / "text_encoder"
+    return (folder / "config.json").is_file() and (
+        read_config(folder).get("_class_name") == "WordEncoder"
+    )
 
 
 def _known(name: str) -> list[Any]:
