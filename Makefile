@@ -20,7 +20,7 @@ test: setup  ## lint and all tests that need no GPU (JOBS=2 at a time)
 test-gpu: setup  ## the tests that need CUDA
 	@$(PY) -m pytest -q -m gpu
 
-bench: setup  ## measure kernels, engine, training and data on this machine
+bench: setup  ## measure the engine on this machine
 	@$(PY) -m dreamzero bench
 
 lint: setup  ## ruff, mypy and typos

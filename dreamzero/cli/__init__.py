@@ -30,12 +30,12 @@ VERBS = {
     "doctor": "what this machine can do, and the fix for what it cannot",
     "run": "run one notebook with parameters",
     "report": "run every notebook, then write the page that joins them",
-    "data": "inspect, check, summarise and convert data sets",
+    "data": "inspect, summarise and check data sets",
     "train": "train a model from a preset",
     "evaluate": "closed-loop success of a policy, with intervals",
     "serve": "serve a policy over a websocket",
-    "robot": "emulate, run, calibrate and identify arms",
-    "bench": "measure kernels, engine, training and data",
+    "robot": "emulate, run and identify arms",
+    "bench": "measure the engine, and how checkpoints load",
     "checkpoint": "inspect, import, export and merge checkpoints",
 }
 

@@ -37,11 +37,14 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..errors import make_folder
     from ..evaluate import BASELINES, evaluate
     from ..flow import SamplerConfig
     from ..report.record import RunRecord
 
     suites = args.suite or ["seen"]
+    if args.out is not None:
+        make_folder(args.out)
     sampler = SamplerConfig(steps=args.steps, guidance=args.guidance)
     parameters = {k: v for k, v in vars(args).items() if k not in ("function", "json")}
     record = RunRecord("evaluate", parameters=parameters, seed=args.seed, device="cpu")
@@ -68,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{suite:20} {name:14} {rate}")
         record.add(f"{suite}/chunk_rate", result.chunk_rate_hz, unit="Hz")
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
         record.save(args.out)
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))

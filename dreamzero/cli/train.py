@@ -24,7 +24,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--data", nargs="+", required=True, help="LeRobot dataset folders")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--preset", default="tiny", help="size of the transformer (default tiny)")
+    parser.add_argument("--preset", help="size of the transformer (default: of --init, or tiny)")
     parser.add_argument("--card", help="embodiment of the data (default: guessed)")
     parser.add_argument("--codec", type=Path, help="folder of a trained video codec")
     parser.add_argument("--init", type=Path, help="model folder to start from")

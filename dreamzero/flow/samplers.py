@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
+from ..errors import UserError
 from .schedule import sampling_sigmas, sampling_timesteps
 
 # (video, action, video timestep, action timestep) -> (video velocity, action velocity)
@@ -35,6 +36,8 @@ class SamplerConfig:
     video_final_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps={self.steps}: denoising takes at least 1 step")
         if self.step_mask is not None:
             if len(self.step_mask) != self.steps:
                 raise ValueError(

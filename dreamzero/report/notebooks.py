@@ -23,7 +23,7 @@ from typing import Any
 
 from dreamzero.config import closest
 from dreamzero.doctor import ALLOCATOR
-from dreamzero.errors import UserError
+from dreamzero.errors import UserError, make_folder
 from dreamzero.report import paths
 from dreamzero.report.machine import cores
 from dreamzero.report.parameters import read_parameters
@@ -115,7 +115,7 @@ def run(
     target, staging = folder / notebook.name, folder / f".{notebook.name}.partial"
     paths.refuse_downgrade(target, profile)
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    make_folder(staging)
     try:
         _execute(notebook, staging, {**given, "out_dir": paths.shown(staging)}, progress)
     except NotebookFailed as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ..data.normalize import Statistics
 from ..data.reader import Dataset
 from ..data.windows import WindowDataset
 from ..embodiments import Embodiment
-from ..errors import UserError
+from ..errors import UserError, make_folder
 from ..model import codecs
 from ..model.bundle import WorldActionModel
 from ..model.presets import preset as preset_arguments
@@ -48,7 +49,7 @@ def clips(windows: WindowDataset, most: int = 400, seed: int = 0) -> np.ndarray:
 def train(
     data: Sequence[Path | str],
     out: Path | str,
-    preset: str = "tiny",
+    preset: str | None = None,
     settings: TrainSettings | None = None,
     *,
     card: str | None = None,
@@ -64,7 +65,7 @@ def train(
 
     Args:
         data: LeRobot datasets; several robots may be mixed, they take turns.
-        preset: size of the transformer.
+        preset: size of the transformer; None: that of ``init``, or "tiny".
         card: embodiment of all datasets; guessed from each by default.
         codec: folder of a video codec; None trains one on these recordings first.
         init: model folder whose transformer, text encoder and codec to start from.
@@ -73,13 +74,18 @@ def train(
         resume: go on from ``out/state.pt``.
 
     Raises:
-        UserError: data, card, codec and preset do not fit together.
+        UserError: data, card, codec, preset and device do not fit together, or ``out`` cannot be
+            written. What can be seen beforehand is said before ``out`` is made.
     """
     settings = settings or TrainSettings()
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out, name = Path(out), preset or "tiny"
+    sizes = preset_arguments(name)
+    _check_place(out, resume, device)
     groups = group_by_card(data, card)
     start = None if init is None else WorldActionModel.load(find(init))
+    if start is not None and preset is not None:
+        _check_preset(start, preset, sizes)
+    make_folder(out)
     cuts: list[tuple[Source, WindowDataset]] = []
     robots: dict[str, tuple[Embodiment, Statistics]] = {}
     for robot_card, datasets in groups.values():
@@ -103,9 +109,9 @@ def train(
         robots[robot_card.name] = (robot_card, statistics or Statistics())
     video_codec = _codec(out, codec, start, cuts, codec_training, progress)
     first_card = next(iter(groups.values()))[0]
-    arguments = preset_arguments(preset) | _fit(first_card, video_codec, preset)
+    arguments = sizes | _fit(first_card, video_codec, name)
     for robot_card, _ in groups.values():
-        if _fit(robot_card, video_codec, preset) != _fit(first_card, video_codec, preset):
+        if _fit(robot_card, video_codec, name) != _fit(first_card, video_codec, name):
             raise UserError(
                 f"{robot_card.name} and {first_card.name} have different canvases or horizons: "
                 f"train them apart"
@@ -133,6 +139,31 @@ def train(
         )
         feeds.append(Feed(source, encoded, validation=settings.validation))
     return Trainer(model, feeds, settings, out, device).run(resume, progress)
+
+
+def _check_place(out: Path, resume: bool, device: str) -> None:
+    """Raise UserError where training could not even begin, before minutes go into a codec."""
+    if resume and not (out / "state.pt").is_file():
+        raise UserError(f"--resume: {out} holds no state.pt; leave --resume out to begin")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"--device {device}: must be cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no GPU here; use cpu (`dreamzero doctor`)")
+
+
+def _check_preset(start: WorldActionModel, preset: str, sizes: dict[str, Any]) -> None:
+    """Raise UserError if the model to start from is of another size than the preset asked for."""
+    config = start.transformer.config
+    for name in ("dim", "ffn_dim", "num_layers", "num_heads"):
+        if getattr(config, name) != sizes[name]:
+            raise UserError(
+                f"--preset {preset}: the model of --init has {name} {getattr(config, name)}, this "
+                f"preset {sizes[name]}; leave --preset out to go on at its size"
+            )
 
 
 def _codec(
