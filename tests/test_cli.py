@@ -74,6 +74,7 @@ def test_commands_in_the_documents_parse(root: Path) -> None:
         (["--verbose"], "unknown argument '--verbose'"),
         (["run", "3", "--profil", "quick"], "did you mean --profile"),
         (["run", "3", "--profile", "quik"], "did you mean quick"),
+        (["run", "3", "--device", "tpu"], "did you mean cpu"),
         (["run", "3", "-p", "seed"], "-p/--parameter: expected 2 arguments"),
         (["run", "3", "--seed", "x"], "invalid int value: 'x'"),
         (["report", "extra"], "unknown argument 'extra'"),

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 def add(subparsers: Any) -> None:
     """Add the verb to the command line."""
-    parser = subparsers.add_parser("robot", help="emulate, run and identify arms")
+    parser = subparsers.add_parser(
+        "robot",
+        help="emulate, run and identify arms",
+        description="Moves an arm with a policy: one in the simulator (sim://), an emulated one "
+        "behind a pty, or a real one. A real arm only moves with --move.",
+        epilog="example: dreamzero robot run --robot sim://so101 --policy tiny_so101 --chunks 8",
+    )
     parser.set_defaults(function=lambda args: _help(parser))
     verbs = parser.add_subparsers(metavar="what", title="what")
 
@@ -37,7 +43,9 @@ def add(subparsers: Any) -> None:
         "--robot", required=True, help="address: sim://so101, serial:///dev/ttyACM0 ..."
     )
     run.add_argument(
-        "--policy", required=True, help="checkpoint folder, hold, or replay:FILE.npy ([n, a] in SI)"
+        "--policy",
+        required=True,
+        help="checkpoint folder, shipped name, hold, or replay:FILE.npy ([n, a] in SI)",
     )
     run.add_argument(
         "--instruction", default="", help="what to do (default: the simulated scene's)"
@@ -131,6 +139,7 @@ def _policy(name: str, card: Embodiment) -> Policy:
     import numpy as np
 
     from ..robots import HoldPolicy, ReplayPolicy
+    from ..shipped import shipped
 
     if name == "hold":
         return HoldPolicy(card)
@@ -143,9 +152,10 @@ def _policy(name: str, card: Embodiment) -> Policy:
                 f"--policy {name}: {path} is no .npy file of actions ({error})"
             ) from error
         return ReplayPolicy(card, actions)
-    if not Path(name).is_dir():
+    if not Path(name).is_dir() and shipped(name) is None:
         raise UserError(
-            f"--policy {name}: no such folder; give a checkpoint, hold or replay:FILE.npy"
+            f"--policy {name}: no such folder; give a checkpoint, a shipped model, hold or "
+            f"replay:FILE.npy"
         )
     from ..inference import load_policy
 

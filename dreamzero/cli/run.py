@@ -34,13 +34,21 @@ def add(subparsers: Any) -> None:
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """The arguments that ``run`` and ``report`` share."""
-    parser.add_argument("--profile", choices=("quick", "small", "full"), default="quick")
+    parser.add_argument(
+        "--profile",
+        choices=("quick", "small", "full"),
+        default="quick",
+        help="how much: minutes on two cores, a GPU or a night, or the full-size weights "
+        "(default quick)",
+    )
     parser.add_argument(
         "--out",
         metavar="DIR",
         help="folder of the reports (default: runs/report/quick for quick, reports for others)",
     )
-    parser.add_argument("--device", default=None, help="cpu or cuda (default: the notebook's)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="where models run (default: the notebook's)"
+    )
     parser.add_argument("--seed", type=int, default=None, help="default: the notebook's")
     parser.add_argument("--notebooks", metavar="DIR", help="another folder of notebooks")
 
