@@ -21,10 +21,11 @@ from dreamzero.model.checkpoints.miniature import (
     FULL,
     Widths,
     release_shapes,
+    write_release,
 )
 from dreamzero.model.checkpoints.names import PREFIXES, convert
 from dreamzero.model.checkpoints.plan import ImportOptions
-from dreamzero.model.checkpoints.shards import Weights
+from dreamzero.model.checkpoints.shards import PickledWeights, Weights
 from dreamzero.model.checkpoints.summary import inspect_checkpoint
 
 from .samples import change_json, same_bytes, tensors
@@ -242,6 +243,25 @@ def test_memory_stays_below_one_tensor_and_holes_stay_holes(tmp_path: Path) -> N
     destination = sum(p.nbytes for p in module.parameters())
     assert destination > largest
     assert watch.above("RssAnon") - destination < largest // 2
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_pages_are_given_back(kind: str, tmp_path: Path) -> None:
+    """Sixteen tensors of 4 MB are read one after the other and never stay mapped together."""
+    ones = {f"t{i}": torch.ones(1 << 20) for i in range(16)}
+    if kind == "pth":
+        torch.save(ones, tmp_path / "t.pth")
+        weights: Weights = PickledWeights(tmp_path / "t.pth")
+    else:
+        write_release(tmp_path, ones)
+        weights = Weights.open(tmp_path / "model.safetensors")
+    del ones
+    with benchmark.Watch() as watch:
+        for name in weights:
+            assert float(weights.tensor(name).sum()) == 1 << 20
+            weights.release(name)
+            assert float(weights.tensor(name)[-1]) == 1.0  # it can be read again
+    assert watch.above("RssFile") < 24 << 20
 
 
 def test_benchmark_runs_in_a_process_of_its_own(shallow: Path, tmp_path: Path) -> None:
