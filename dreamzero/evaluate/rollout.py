@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embodiments import Embodiment, get
+from ..embodiments import Embodiment, get, tabletop
 from ..errors import UserError
 from ..robots.policies import HoldPolicy, ReplayPolicy
 from ..shipped import find
@@ -225,6 +225,11 @@ def evaluate(
         raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
     if episodes < 1:
         raise UserError(f"--episodes {episodes}: give at least 1 (200 for a published number)")
+    acting = [card.robot for card in tabletop.CARDS if card.has_action]
+    if robot not in acting:
+        raise UserError(f"--robot {robot}: arms of the tabletop are {', '.join(acting)}")
+    if workers < 1:
+        raise UserError(f"--workers {workers}: give at least 1")
     if spec not in BASELINES:
         spec = str(find(spec))
     seeds = [SCENE_OFFSET + seed + i for i in range(episodes)]

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..embodiments import Embodiment
 from ..errors import UserError
+from ..sim import arms
 from ..types import Observation
 from . import plants
 from .base import Features, Robot
@@ -54,7 +55,8 @@ class SimRobot(Robot):
         self._scene = (uri.query.get("task"), uri.query.get("suite", "seen"), int(text))
         size = uri.number("size", card.canvas_px[1])
         views = {view: (size, size) for view in card.views}
-        super().__init__(card, Features.from_card(card, views), SimClock(self), move, speed)
+        joints = (*arms.get(card.robot).joints, "gripper")
+        super().__init__(card, Features.from_card(card, views, joints), SimClock(self), move, speed)
         self._size_px = size
         self.table: Any = None
         self._target = np.zeros(card.action_dim)

@@ -116,6 +116,8 @@ def train(
                 f"{robot_card.name} and {first_card.name} have different canvases or horizons: "
                 f"train them apart"
             )
+    if start is not None:
+        _check_fit(start, first_card, arguments)
     prompts = {
         c.render_prompt(e.task) for c, sets in groups.values() for d in sets for e in d.episodes
     }
@@ -163,6 +165,17 @@ def _check_preset(start: WorldActionModel, preset: str, sizes: dict[str, Any]) -
             raise UserError(
                 f"--preset {preset}: the model of --init has {name} {getattr(config, name)}, this "
                 f"preset {sizes[name]}; leave --preset out to go on at its size"
+            )
+
+
+def _check_fit(start: WorldActionModel, card: Embodiment, arguments: dict[str, Any]) -> None:
+    """Raise UserError if the model to start from was made for another codec, canvas or horizon."""
+    for name in ("in_channels", "out_channels", "horizon", "window_blocks"):
+        have, want = getattr(start.transformer.config, name), arguments[name]
+        if have != want:
+            raise UserError(
+                f"--init: that model has {name} {have}, {card.name} and the codec need {want}; "
+                "start from another model, or anew"
             )
 
 

@@ -103,6 +103,8 @@ def test_corrections_start_where_the_policy_went(tmp_path: Path) -> None:
     [
         ({"suite": "unknown"}, "unknown suite 'unknown'; known: seen"),
         ({"episodes": 0}, "at least 1"),
+        ({"robot": "hand"}, "arms of the tabletop are so101, franka, ur5e"),
+        ({"workers": 0}, "--workers 0"),
         ({"policy": "nowhere"}, "no such model folder"),
     ],
 )
