@@ -13,6 +13,22 @@ from ...errors import UserError
 from .library import load_model, transformers, user_errors
 
 
+def load_tokenizer(path: str | Path) -> Any:
+    """transformers' tokenizer in a local folder.
+
+    Raises:
+        UserError: no such folder, or no tokenizer in it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is no folder: UMT5's tokenizer files belong there "
+            "(`dreamzero checkpoint import --tokenizer DIR` puts them there)"
+        )
+    with user_errors(folder):
+        return transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 class UMT5TextEncoder(nn.Module):
     """Prompts to embeddings, zero on padding (MODEL.md 1).
 
@@ -37,11 +53,7 @@ class UMT5TextEncoder(nn.Module):
         Raises:
             UserError: one of them is missing or does not hold what it should.
         """
-        folder = Path(tokenizer)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: UMT5's tokenizer files belong there")
-        with user_errors(folder):
-            words = transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        words = load_tokenizer(tokenizer)
         return cls(load_model("UMT5EncoderModel", Path(path), dtype), words)
 
     @property
