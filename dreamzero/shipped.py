@@ -2,9 +2,9 @@
 
     python -m dreamzero.shipped --out DIR          hours on two cores; --quick for minutes
 
-records the tabletop from committed seeds, trains the codec and the world action model on it, lets the
-expert take over from that model where it went, trains on both, rolls the result out on scenes it
-never saw, and writes the folder that ``load_policy("tiny_so101")`` finds.
+records the tabletop from committed seeds, trains the codec and, stage by stage, the world action model
+on it, rolls the result out on scenes it never saw, and writes the folder that
+``load_policy("tiny_so101")`` finds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,47 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "shipped_models"
 NAME = "tiny_so101"
-# Steps of the two trainings: on demonstrations, then also on corrections of what that one did.
-STEPS = (5000, 6000)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording of the recipe: ``midway`` is the share of episodes that start in the middle."""
+
+    name: str
+    seed: int
+    midway: float
+    episodes: int = 8000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of the recipe, from the weights of the one before.
+
+    Attributes:
+        steps: with a learning rate that falls to zero at the last.
+        recordings: names of what it trains on.
+        full_begin, first_begin: share of full and of one-block windows that begin an episode.
+        rate: of the usual learning rates.
+    """
+
+    name: str
+    steps: int
+    recordings: tuple[str, ...]
+    full_begin: float = 0.0
+    first_begin: float = 0.0
+    rate: float = 1.0
+
+
+# Where the model of the stage before went, the expert takes over.
+CORRECTIONS = "corrections"
+RECORDINGS = (Recording("midway", 0, 0.6), Recording("starts", 1, 0.0))
+STAGES = (
+    Stage("motion", 4250, ("midway",)),
+    Stage("plan", 2500, ("midway",), 0.5, 0.7),
+    Stage("both", 5500, ("midway", "starts"), 0.7, 0.7),
+    # Named three times they are drawn three times as often.
+    Stage("corrected", 1500, ("midway", "starts", *3 * (CORRECTIONS,)), 0.4, 0.5, 0.6),
+)
 SUITES = ("seen", "unseen-combination", "unseen-look")
 
 
@@ -53,11 +92,14 @@ def find(spec: Path | str) -> Path:
     return known
 
 
-def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False) -> None:
+def make(
+    out: Path, quick: bool = False, threads: int = 1, resume: bool = False, episodes: int = 400
+) -> None:
     """Record, train, evaluate, and write the model folder to ``out / NAME``.
 
     Args:
         quick: the same code in minutes, for a test; the model is good for nothing.
+        episodes: scenes of each suite that the result is measured on.
         resume: keep recordings, codec and training state that are in ``out`` already.
     """
     import torch
@@ -74,75 +116,82 @@ def make(out: Path, quick: bool = False, threads: int = 1, resume: bool = False)
 
     torch.set_num_threads(threads)
     run = RunRecord("shipped", parameters={"quick": quick, "name": NAME}, seed=0, device="cpu")
-    recordings, corrections = out / "recordings", out / "corrections"
     codec, refined, latents = out / "codec", out / "codec-refined", out / "latents"
-    stages = (out / "first", out / "second")
-    if not (resume and recordings.exists()):
-        episodes = 64 if quick else 8000
-        record(recordings, "so101", episodes, seed=0, noise=0.5, midway=0.6, workers=threads)
-    if not (resume and refined.exists()):
-        windows = WindowDataset(Dataset.open(recordings), get("tabletop_so101"))
+    for r in RECORDINGS:
+        if not (resume and (out / r.name).exists()):
+            count = 64 if quick else r.episodes
+            record(
+                out / r.name, "so101", count, r.seed, noise=0.5, midway=r.midway, workers=threads
+            )
+    if not (resume and (refined / "measured.json").exists()):
+        windows = WindowDataset(Dataset.open(out / RECORDINGS[0].name), get("tabletop_so101"))
         footage = clips(windows, most=800)
         training = CodecTraining(steps=40 if quick else 2400)
         train_codec(footage, training, codec)
         # The latents stay as the model learns them; the decoder is made better at what moves.
         training = replace(
-            training, steps=20 if quick else 1500, moving_weight=25.0, lr=1e-3, matrix_lr=0.01
+            training, steps=20 if quick else 1800, moving_weight=40.0, lr=1e-3, matrix_lr=0.01
         )
         found = train_codec(footage, training, refined, start=codec)
         (refined / "measured.json").write_text(json.dumps(found))
     quality = json.loads((refined / "measured.json").read_text())
     for name in ("psnr", "psnr_moving", "psnr_changed"):
         run.add(f"codec/{name}", quality[name], unit="dB", n=quality["held_out_clips"])
-    for stage, steps in zip(stages, (30, 30) if quick else STEPS, strict=True):
-        second = stage is stages[1]
-        if resume and (stage / "metrics.json").exists():
-            continue
-        settings = TrainSettings(
-            steps=steps,
-            full=Source(stride=16),
-            first=Source(blocks=1, batch=48, idle=0.02),
-            action_scale=4.0,
-            matrix_lr=0.012 if second else 0.02,
-            lr=1e-3 if second else 1.5e-3,
-            compile=not quick,
-            save_every=250,
-        )
-        if second and not (resume and corrections.exists()):
-            count = 10 if quick else 2400
-            record_corrections(corrections, stages[0], count, seed=0, workers=threads)
-        train(
-            [recordings, corrections] if second else [recordings],
-            stage,
-            "tiny",
-            settings,
-            codec=codec,
-            init=stages[0] if second else None,
-            latents=latents,
-            resume=resume and (stage / "state.pt").exists(),
-        )
-    finish(out / NAME, stages, refined, run)
-    measure(out / NAME, run, episodes=8 if quick else 400, workers=threads)
+    previous = None
+    for stage in STAGES:
+        folder = out / stage.name
+        if not (resume and (folder / "metrics.json").exists()):
+            if CORRECTIONS in stage.recordings and not (resume and (out / CORRECTIONS).exists()):
+                assert previous is not None
+                count = 10 if quick else 1600
+                record_corrections(
+                    out / CORRECTIONS, previous, count, executions=(1, 10), workers=threads
+                )
+            settings = TrainSettings(
+                steps=30 if quick else stage.steps,
+                full=Source(stride=16, begin=stage.full_begin),
+                first=Source(blocks=1, batch=48, idle=0.02, begin=stage.first_begin),
+                action_scale=4.0,
+                matrix_lr=0.02 * stage.rate,
+                lr=1.5e-3 * stage.rate,
+                compile=not quick,
+                save_every=250,
+            )
+            train(
+                [out / name for name in stage.recordings],
+                folder,
+                "tiny",
+                settings,
+                codec=codec,
+                init=previous,
+                latents=latents,
+                resume=resume and (folder / "state.pt").exists(),
+            )
+        previous = folder
+    finish(out / NAME, [out / stage.name for stage in STAGES], refined, run)
+    measure(out / NAME, run, episodes=8 if quick else episodes, workers=threads)
     run.save(out / NAME)
     print(f"model: {out / NAME}")
 
 
-def finish(out: Path, stages: Sequence[Path], codec: Path, run: RunRecord) -> None:
+def finish(out: Path, folders: Sequence[Path], codec: Path, run: RunRecord) -> None:
     """Write the model of the last stage with its final decoder, and one log of all stages."""
     import torch
 
+    from .embodiments import get
     from .model.bundle import WorldActionModel
     from .model.codecs import load as load_codec
     from .report.record import load
 
-    model = WorldActionModel.load(stages[-1])
+    model = WorldActionModel.load(folders[-1])
     model.codec = load_codec(codec)
+    model.robots = {name: (get(name), found) for name, (_, found) in model.robots.items()}
     model.save(out, dtype=torch.float16)
     step, seconds, rows = 0, 0.0, []
-    for stage in stages:
-        for name, metric in load(stage).metrics.items():
-            run.metrics[f"{stage.name}/{name}"] = metric
-        log = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
+    for folder in folders:
+        for name, metric in load(folder).metrics.items():
+            run.metrics[f"{folder.name}/{name}"] = metric
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         rows += [r | {"step": r["step"] + step, "seconds": r["seconds"] + seconds} for r in log]
         step, seconds = rows[-1]["step"], rows[-1]["seconds"]
     (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -158,6 +207,9 @@ def measure(model: Path, run: RunRecord, episodes: int = 400, workers: int = 2) 
         rates |= {f"success_{verb}": rate for verb, rate in result.by_verb().items()}
         for name, rate in rates.items():
             run.add(f"{suite}/{name}", rate.value, n=rate.n, low=rate.low, high=rate.high)
+    # What memory of its own past does to it.
+    rate = evaluate(model, "seen", episodes, workers=workers, memory_blocks=3).success
+    run.add("seen/success_with_memory", rate.value, n=rate.n, low=rate.low, high=rate.high)
 
 
 def main() -> None:
@@ -165,9 +217,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="the same in minutes, for a test")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--episodes", type=int, default=400, help="scenes a suite (default 400)")
+    parser.add_argument("--resume", action="store_true", help="keep what is in --out already")
     args = parser.parse_args()
-    make(args.out, args.quick, args.threads, args.resume)
+    make(args.out, args.quick, args.threads, args.resume, args.episodes)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreamzero.cli import available_verbs, build_parser
+from dreamzero.shipped import FOLDER, NAME
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "notebooks/README.md", "reports/README.md")
@@ -55,3 +57,32 @@ def test_links_and_pictures_exist() -> None:
 def test_the_two_commands_come_first() -> None:
     made = [line for document, line in COMMANDS if document == "README.md"]
     assert made[:2] == ["make report", "make test"]
+
+
+def results() -> list[str]:
+    """The rows of the README's table of results, from the run record of the shipped model."""
+    metrics = json.loads((FOLDER / NAME / "metrics.json").read_text())["metrics"]
+
+    def cell(key: str) -> str:
+        if key not in metrics:
+            return "–"
+        value, low, high = (round(100 * metrics[key][part]) for part in ("value", "low", "high"))
+        return f"{value} % [{low}, {high}]"
+
+    rows = []
+    for suite, words in (
+        ("seen", "tasks it was shown, new scenes"),
+        ("unseen-combination", "colour and direction never shown together"),
+        ("unseen-look", "light, table and camera outside what training varied"),
+    ):
+        cells = [cell(f"{suite}/{kind}") for kind in ("success", "success_reach", "success_push")]
+        rows.append(f"| {words} | " + " | ".join(cells) + " |")
+    parameters = metrics["corrected/parameters"]["value"]
+    rows.append(f"with the memory of its window: {cell('seen/success_with_memory')}")
+    rows.append(f"{parameters / 1e6:.1f} M parameters, n = {metrics['seen/success']['n']} a row")
+    return rows
+
+
+@pytest.mark.parametrize("row", results())
+def test_results_are_those_of_the_run_record(row: str) -> None:
+    assert row in (ROOT / "README.md").read_text(), f"the README should say: {row}"

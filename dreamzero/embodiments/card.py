@@ -49,6 +49,10 @@ class Embodiment:
         video_hz, action_hz: rates the data are resampled to.
         horizon: action steps in one block.
         blocks: blocks in the context window (M).
+        memory_blocks: observed blocks a policy keeps in its window when it acts; None: as many as
+            fit. With 0 it looks at the newest frame alone: what a cloned policy did before can mislead
+            it, for it learns to go on as it went (de Haan, Jayaraman, Levine 2019, "Causal
+            Confusion in Imitation Learning").
         prompt: template with ``{instruction}``; the instruction is lower-cased before it goes in.
         lower, upper, velocity: limits of each action dimension, SI; empty where unknown.
         has_action: false for bodies seen on video only.
@@ -65,6 +69,7 @@ class Embodiment:
     action_hz: float
     horizon: int
     blocks: int = 4
+    memory_blocks: int | None = None
     prompt: str = "{instruction}"
     lower: tuple[float, ...] = ()
     upper: tuple[float, ...] = ()

@@ -37,6 +37,7 @@ def _card(
         video_hz=15.0,
         action_hz=15.0,
         horizon=8,
+        memory_blocks=0,
         prompt=f"a {robot} arm: {{instruction}}",
         lower=(*lower, 0.0),
         upper=(*upper, 1.0),

@@ -63,6 +63,7 @@ class WorldActionPolicy:
         seed: of the initial noise; an episode repeats exactly after ``reset``.
         dream: decode the predicted video into ``ActionChunk.video`` (costs a decode a chunk).
         negative_prompt: of the other branch of guidance; None takes the model's.
+        memory_blocks: observed blocks kept in the window; None takes the card's.
     """
 
     model: WorldActionModel
@@ -71,6 +72,7 @@ class WorldActionPolicy:
     seed: int = 0
     dream: bool = False
     negative_prompt: str | None = None
+    memory_blocks: int | None = None
     _branches: list[_Branch] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +80,12 @@ class WorldActionPolicy:
         if not self.card.has_action:
             raise UserError(f"{self.card.name} has no actions: it was seen on video only")
         conditioning.check(self.model)
+        # With more blocks observed there would be no room to predict another one.
+        most = self.card.blocks - 1
+        wanted = self.card.memory_blocks if self.memory_blocks is None else self.memory_blocks
+        self._memory = most if wanted is None else wanted
+        if not 0 <= self._memory <= most:
+            raise UserError(f"memory_blocks is {self._memory}; the window has room for 0 to {most}")
         self.normalizer = self.model.normalizer(self.embodiment)
         config, weight = self.model.transformer.config, self.model.transformer.proj_out.weight
         self.device, self.dtype = weight.device, weight.dtype
@@ -123,8 +131,7 @@ class WorldActionPolicy:
             raise UserError("observe before reset: call policy.reset(instruction) first")
         canvas = self._canvas(frames)
         cache = self._branches[0].cache
-        # Full: with this block observed there would be no room to predict another one.
-        full = cache.frames > (self.card.blocks - 1) * self.frames_per_block
+        full = cache.frames > self._memory * self.frames_per_block
         begin = self._codec_cache is None or full or len(canvas) == 1
         if begin:
             canvas = canvas[-1:]

@@ -139,8 +139,10 @@ def strip(
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set_visible(False)
             line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+        close = rate_hz and (index[-1] - index[0]) < 0.1 * rate_hz * (len(index) - 1)
+        digits = 2 if close else 1
         for axis, t in zip(axes[0], index, strict=True):
-            text = f"{t / rate_hz:.1f} s" if rate_hz else f"{t}"
+            text = f"{t / rate_hz:.{digits}f} s" if rate_hz else f"{t}"
             axis.set_title(text, fontsize=8.5, fontweight="normal", loc="center", pad=3)
         if title:
             figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")

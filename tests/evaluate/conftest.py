@@ -17,7 +17,7 @@ from dreamzero.model.presets import preset
 from dreamzero.model.text import WordEncoder
 from dreamzero.model.transformer import DreamZeroTransformer
 
-CARD = embodiments.get("tabletop_so101")
+CARD = embodiments.get("tabletop_so101").with_(memory_blocks=None)
 ROWS = 65
 
 

@@ -20,7 +20,7 @@ from dreamzero.model.text import WordEncoder
 from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.types import Policy
 
-CARD = embodiments.get("tabletop_so101")
+CARD = embodiments.get("tabletop_so101").with_(memory_blocks=None)
 VIEW = CARD.views[0]
 
 
@@ -81,6 +81,22 @@ def test_the_window_starts_again_when_full(model: WorldActionModel) -> None:
         policy.observe(frames(8, i), STATE)
         cached.append(policy.act().info["cached_frames"])
     assert cached == [1, 3, 5, 7, 1, 3, 5]
+
+
+@pytest.mark.parametrize(("memory", "cached"), [(0, [1, 1, 1, 1]), (1, [1, 3, 1, 3])])
+def test_memory_can_be_shorter_than_the_window(
+    model: WorldActionModel, memory: int, cached: list[int]
+) -> None:
+    policy = WorldActionPolicy(model, memory_blocks=memory)
+    policy.reset("push the red block")
+    policy.observe(frames(1), STATE)
+    found = [policy.act().info["cached_frames"]]
+    for i in range(3):
+        policy.observe(frames(8, i), STATE)
+        found.append(policy.act().info["cached_frames"])
+    assert found == cached
+    with pytest.raises(UserError, match="room for 0 to 3"):
+        WorldActionPolicy(model, memory_blocks=4)
 
 
 def test_observed_frames_replace_the_dream(model: WorldActionModel) -> None:
