@@ -138,7 +138,13 @@ def test_make_targets_are_one_line_and_explained() -> None:
     assert list(targets) == wanted
     for name, recipe in targets.items():
         assert recipe.count("\n") == 1, f"make {name} is more than one line"
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [line.split()[1] for line in done.stdout.splitlines()] == wanted
 
 
