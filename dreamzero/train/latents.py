@@ -157,8 +157,10 @@ def encode_cached(
     window length and stride, codec), so that no stale one is ever taken. Episodes of recording i
     are numbered from ``EPISODES * i`` on.
     """
+    card = windows.card.to_json()
+    del card["memory_blocks"]  # the policy's alone
     shared = {
-        "card": windows.card.to_json(),
+        "card": card,
         "statistics": windows.normalizer and windows.normalizer.statistics.to_json(),
         "cut": [windows.blocks, windows.stride, windows.idle, action_dim, state_dim],
         "codec": _digest(codec),
