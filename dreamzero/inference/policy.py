@@ -26,13 +26,13 @@ from torch import Tensor
 from ..data.canvas import compose
 from ..errors import UserError
 from ..flow import SamplerConfig, guide, sample
+from ..model import conditioning
 from ..model.blocks import ContextKV
 from ..model.bundle import WorldActionModel
 from ..model.cache import KVCache
 from ..model.codecs import to_float, to_uint8
 from ..shipped import find
 from ..types import ActionChunk
-from . import conditioning
 
 # Four steps and no guidance: what the small models need, at a few milliseconds a step.
 FAST = SamplerConfig(steps=4, guidance=1.0)

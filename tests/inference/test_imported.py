@@ -22,12 +22,13 @@ from torch import Tensor
 
 from dreamzero.errors import UserError
 from dreamzero.flow import SamplerConfig, sample
-from dreamzero.inference import WorldActionPolicy, conditioning, load_policy
-from dreamzero.inference.conditioning import first_frame_channels
+from dreamzero.inference import WorldActionPolicy, load_policy
+from dreamzero.model import conditioning
 from dreamzero.model.bundle import WorldActionModel
 from dreamzero.model.checkpoints.importer import import_checkpoint
 from dreamzero.model.checkpoints.miniature import Widths, write_miniature
 from dreamzero.model.checkpoints.plan import ImportOptions
+from dreamzero.model.conditioning import first_frame_channels
 from dreamzero.model.encoders.image import ImageEncoder
 from dreamzero.model.encoders.text import UMT5TextEncoder
 from dreamzero.model.release import transformer_config, transformer_state_dict

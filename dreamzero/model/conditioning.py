@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.bundle import WorldActionModel
-from ..model.codecs import Codec
+from .bundle import WorldActionModel
+from .codecs import Codec
 
 
 def first_frame_channels(codec: Codec, frame: Tensor, latent_frames: int) -> Tensor:
