@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from dreamzero.errors import UserError
 from dreamzero.report.record import FILE_NAME, load
 
 PROFILES = ("quick", "small", "full")
+# What decides the content of recordings and checkpoints that notebooks make.
+_ROOMS = ("data", "embodiments", "flow", "model", "sim", "train")
 
 
 def repository_root() -> Path:
@@ -32,12 +36,25 @@ def reports_dir(profile: str) -> Path:
 
 
 def work_dir(profile: str) -> Path:
-    """``runs/work/<profile>``: data sets and checkpoints that notebooks make; never in git.
+    """``runs/work/<profile>/<code>``: data sets and checkpoints that notebooks make; never in git.
 
-    The environment variable ``DREAMZERO_WORK`` names another folder than ``runs/work``.
+    ``<code>`` names the version of the code that makes them, so that none is taken for what another
+    version would make. The environment variable ``DREAMZERO_WORK`` names another folder than
+    ``runs/work``.
     """
     base = os.environ.get("DREAMZERO_WORK")
-    return (Path(base) if base else repository_root() / "runs" / "work") / profile
+    return (Path(base) if base else repository_root() / "runs" / "work") / profile / _code()
+
+
+@lru_cache
+def _code() -> str:
+    """A short digest of the simulator, the data room, the model and its training."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for room in _ROOMS:
+        for file in sorted((package / room).rglob("*.py")):
+            digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:10]
 
 
 def shown(path: str | Path) -> str:
