@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 TRAIN_STEPS = 1000
+# The first training indices; at shift 5 they are sigmas from 1 to 0.998.
+_NEARLY_PURE = 10
 
 
 def shift_sigma(s: Tensor | float, shift: float) -> Tensor | float:
@@ -54,9 +56,14 @@ class CoupledNoise:
     """One training index a block, shared by its video and its actions; the first frame has its own.
 
     This is how DreamZero is trained before the Flash stage (MODEL.md 4).
+
+    Attributes:
+        pure: share of the blocks that are drawn at (nearly) pure noise instead. At any lower level
+            the noisy video still tells which way things go; only there has the instruction to.
     """
 
     shift: float = 5.0
+    pure: float = 0.0
 
     def sample(
         self,
@@ -68,6 +75,9 @@ class CoupledNoise:
     ) -> Noise:
         """Draw noise for ``batch`` windows of ``blocks`` blocks."""
         index = torch.randint(0, TRAIN_STEPS, (batch, blocks + 1), generator=generator)
+        if self.pure > 0:
+            chosen = torch.rand(batch, blocks + 1, generator=generator) < self.pure
+            index = torch.where(chosen, index % _NEARLY_PURE, index)
         frames = torch.cat([index[:, :1], index[:, 1:].repeat_interleave(frames_per_block, 1)], 1)
         steps = index[:, 1:].repeat_interleave(horizon, 1)
         sigmas, weights = train_sigmas(self.shift), train_weights(self.shift)

@@ -46,6 +46,18 @@ def test_noise_is_shared_by_a_block(batch: int, blocks: int, frames: int, horizo
     )
 
 
+def test_a_share_of_blocks_is_drawn_at_pure_noise() -> None:
+    def nearly(pure: float) -> float:
+        noise = CoupledNoise(pure=pure).sample(4000, 2, 2, 3, torch.Generator().manual_seed(0))
+        assert torch.equal(noise.video[:, 1::2], noise.action[:, ::3])
+        return (noise.action > 0.998).float().mean().item()
+
+    # Of uniform noise at shift 5, 1 in 100 lies there anyway.
+    assert nearly(0.0) == pytest.approx(0.01, abs=0.005)
+    assert nearly(0.5) == pytest.approx(0.505, abs=0.02)
+    assert nearly(1.0) == 1.0
+
+
 def test_weights_have_mean_one_and_vanish_at_pure_noise() -> None:
     weights = train_weights()
     assert weights.mean().item() == pytest.approx(1.0, abs=1e-5)
