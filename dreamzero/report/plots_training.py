@@ -64,9 +64,11 @@ def loss_curves(logs: Mapping[str, Rows]) -> Figure:
             axis.set(xscale="log", yscale="log", xlabel="step", title=f"{name} loss")
             _plain_ticks(axis)
         axes[0].set_ylabel("mean squared velocity error")
-        axes[1].legend(loc="lower left")
-        axes[0].plot([], [], "o", color=style.GREY, markersize=4, label="held-out first chunks")
-        axes[0].legend(handles=axes[0].get_lines()[-1:], loc="lower left")
+        # Under the plots, where no curve can run through it.
+        handles, labels = axes[1].get_legend_handles_labels()
+        handles += axes[0].plot([], [], "o", color=style.GREY, markersize=4)
+        labels.append("held-out first chunks")
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
     return figure
 
 
