@@ -1,7 +1,7 @@
 """Flow matching: noise schedules, the loss, and the samplers that solve the flow."""
 
 from .losses import Loss, add_noise, flow_loss, velocity_target
-from .samplers import SamplerConfig, guide, sample, unipc
+from .samplers import STEP_MASKS, Reuse, SamplerConfig, guide, sample, solver_table, unipc
 from .schedule import (
     CoupledNoise,
     Noise,
@@ -12,9 +12,11 @@ from .schedule import (
 )
 
 __all__ = [
+    "STEP_MASKS",
     "CoupledNoise",
     "Loss",
     "Noise",
+    "Reuse",
     "SamplerConfig",
     "add_noise",
     "flow_loss",
@@ -22,6 +24,7 @@ __all__ = [
     "sample",
     "sampling_sigmas",
     "sampling_timesteps",
+    "solver_table",
     "train_sigmas",
     "train_weights",
     "unipc",

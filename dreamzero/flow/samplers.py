@@ -1,10 +1,19 @@
-"""Solving the flow: UniPC through diffusers, guidance on video, cached steps (MODEL.md 5)."""
+"""How a chunk is denoised: steps, guidance, step cache, decoupled schedule (MODEL.md 5).
+
+The solver is diffusers' UniPC. Its state after any step is a fixed linear combination of the first
+noise and the velocities so far, so that it is asked once, on unit vectors, for all its coefficients
+(``solver_table``); a chunk then costs one small product an evaluation, and a step whose velocity is
+reused costs nothing at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
+import torch.nn.functional as F
 from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
@@ -13,6 +22,40 @@ from .schedule import sampling_sigmas, sampling_timesteps
 
 # (video, action, video timestep, action timestep) -> (video velocity, action velocity)
 VelocityFn = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+
+# The release's fixed masks: evaluations -> steps out of 16 that are evaluated.
+EVALUATED = {
+    5: (0, 1, 2, 7, 12),
+    6: (0, 1, 5, 10, 14, 15),
+    7: (0, 1, 2, 6, 10, 14, 15),
+    8: (0, 1, 2, 6, 10, 13, 14, 15),
+}
+STEP_MASKS = {n: tuple(i in steps for i in range(16)) for n, steps in EVALUATED.items()}
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Dynamic step cache: similar velocities are not computed again.
+
+    Attributes:
+        rules: (cosine, steps): when the last two guided video velocities are more alike than
+            ``cosine``, so many steps reuse the last one. The first rule that holds counts.
+    """
+
+    rules: tuple[tuple[float, int], ...] = ((0.95, 4), (0.93, 2))
+
+    def __post_init__(self) -> None:
+        for cosine, steps in self.rules:
+            if not (-1 <= cosine <= 1 and steps >= 1):
+                raise UserError(
+                    f"step reuse ({cosine}, {steps}): a cosine is between -1 and 1, and at least 1 "
+                    "step is skipped"
+                )
+
+    def skip(self, last: Tensor, before: Tensor) -> int:
+        """Steps to skip after two evaluations; reading the cosine waits for the device."""
+        alike = F.cosine_similarity(last.flatten(), before.flatten(), dim=0).item()
+        return next((steps for cosine, steps in self.rules if alike > cosine), 0)
 
 
 @dataclass(frozen=True)
@@ -25,8 +68,12 @@ class SamplerConfig:
         guidance: classifier-free guidance on the video velocity only; 1 runs the conditional
             branch alone, and actions always take the conditional branch.
         step_mask: true where the model is evaluated; at false steps the last velocities are
-            reused. None evaluates every step. The first step must be true.
+            reused. None evaluates every step. The first step must be true. ``STEP_MASKS`` has the
+            release's.
         video_final_noise: sigma at which the video is left (decoupled schedule); 0 finishes it.
+        reuse: skip steps whose velocity has stopped changing, instead of a fixed mask.
+        guidance_interval: video sigmas (low, high) at which guidance is applied; at others the
+            conditional branch runs alone.
     """
 
     steps: int = 16
@@ -34,6 +81,8 @@ class SamplerConfig:
     guidance: float = 5.0
     step_mask: tuple[bool, ...] | None = None
     video_final_noise: float = 0.0
+    reuse: Reuse | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -45,11 +94,39 @@ class SamplerConfig:
                 )
             if not self.step_mask[0]:
                 raise ValueError("step_mask must evaluate the first step")
+            if self.reuse is not None:
+                raise UserError("a step mask and dynamic reuse exclude each other: give one")
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise UserError(
+                f"guidance_interval ({low}, {high}): two sigmas, 0 <= low < high <= 1 (all noise)"
+            )
+
+    @classmethod
+    def flash(cls, video_final_noise: float = 0.8) -> SamplerConfig:
+        """One evaluation, no guidance, video left noisy: for models trained that way (MODEL.md 4)."""
+        return cls(steps=1, guidance=1.0, video_final_noise=video_final_noise)
 
     @property
     def evaluations(self) -> int:
-        """Model evaluations a chunk (a guided one runs two branches)."""
+        """Model evaluations a chunk (a guided one runs two branches); with ``reuse``, at most."""
         return self.steps if self.step_mask is None else sum(self.step_mask)
+
+    @property
+    def branches(self) -> int:
+        """2 with guidance, else 1."""
+        return 1 if self.guidance == 1.0 else 2
+
+    @property
+    def approximate(self) -> bool:
+        """Whether evaluations, or their guided half, are left out of the schedule."""
+        partly = self.branches == 2 and self.guidance_interval != (0.0, 1.0)
+        return self.evaluations < self.steps or self.reuse is not None or partly
+
+    def guided(self, timestep: int) -> bool:
+        """Whether both branches run at this video timestep."""
+        low, high = self.guidance_interval
+        return self.branches == 2 and low <= timestep / 1000 <= high
 
 
 def unipc(sigmas: Tensor) -> UniPCMultistepScheduler:
@@ -67,6 +144,62 @@ def unipc(sigmas: Tensor) -> UniPCMultistepScheduler:
     return scheduler
 
 
+@lru_cache
+def solver_table(steps: int, shift: float = 5.0, final: float = 0.0) -> Tensor:
+    """Every state of the solver in terms of what it is made of: float64 ``[steps, steps + 1]``.
+
+    Row i holds, for the state after step i, the weights of the starting noise (column 0) and of the
+    velocity of step j (column j + 1).
+    """
+    solver = unipc(sampling_sigmas(steps, shift, final))
+    unit = torch.eye(steps + 1, dtype=torch.float64).unsqueeze(1)  # the solver wants [b, c]
+    state, rows = unit[0], []
+    for i, timestep in enumerate(solver.timesteps):
+        state = solver.step(unit[i + 1], timestep, state, return_dict=False)[0]
+        rows.append(state[0])
+    return torch.stack(rows)
+
+
+@lru_cache
+def _timesteps(steps: int, shift: float, final: float) -> list[int]:
+    found: list[int] = sampling_timesteps(sampling_sigmas(steps, shift, final)).tolist()
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _weights(
+    grid: tuple[int, float, float], evaluated: tuple[int, ...], step: int, device: torch.device
+) -> Tensor:
+    """Weights of [noise, one velocity an evaluation] for the state before ``step``, on the device.
+
+    Args:
+        evaluated: steps evaluated so far; what lies between them reuses the one before.
+    """
+    row = solver_table(*grid)[step - 1, : step + 1]
+    ends = (*evaluated[1:], step)
+    parts = [row[1 + a : 1 + b].sum() for a, b in zip(evaluated, ends, strict=True)]
+    return torch.stack([row[0], *parts]).float().to(device)
+
+
+class _Path:
+    """The starting noise and the velocities of one of the two modalities, as rows of one buffer."""
+
+    def __init__(self, start: Tensor, evaluations: int, grid: tuple[int, float, float]) -> None:
+        self.grid, self.shape = grid, start.shape
+        self.rows = torch.empty(
+            1 + evaluations, start.numel(), device=start.device, dtype=torch.float32
+        )
+        self.rows[0] = start.flatten()
+
+    def add(self, number: int, velocity: Tensor) -> None:
+        self.rows[1 + number] = velocity.flatten()
+
+    def state(self, evaluated: tuple[int, ...], step: int) -> Tensor:
+        """The sample before ``step``."""
+        weights = _weights(self.grid, evaluated, step, self.rows.device)
+        return (weights @ self.rows[: len(weights)]).view(self.shape)
+
+
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: ``unconditional + scale * (conditional - unconditional)``."""
     return unconditional + scale * (conditional - unconditional)
@@ -75,23 +208,34 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 def sample(
     velocity: VelocityFn, video: Tensor, action: Tensor, config: SamplerConfig
 ) -> tuple[Tensor, Tensor]:
-    """Denoise one block.
+    """Denoise one block. Nothing waits for the device but the decision of ``config.reuse``.
 
     Args:
-        velocity: guided velocities at integer timesteps.
+        velocity: guided velocities at integer timesteps; called once an evaluation.
         video: noise ``[b, c, f, h, w]``; action: noise ``[b, k, a]``.
 
     Returns:
-        video latents (still at ``video_final_noise``) and actions, of the same shapes.
+        video latents (still at ``video_final_noise``) and actions, float32 of the same shapes.
     """
-    video_sigmas = sampling_sigmas(config.steps, config.shift, config.video_final_noise)
-    action_sigmas = sampling_sigmas(config.steps, config.shift)
-    video_solver, action_solver = unipc(video_sigmas), unipc(action_sigmas)
-    mask: Sequence[bool] = config.step_mask or (True,) * config.steps
-    for i, evaluate in enumerate(mask):
-        tv, ta = video_solver.timesteps[i], action_solver.timesteps[i]
-        if evaluate:
-            velocities = velocity(video, action, int(tv), int(ta))
-        video = video_solver.step(velocities[0], tv, video, return_dict=False)[0]
-        action = action_solver.step(velocities[1], ta, action, return_dict=False)[0]
-    return video, action
+    steps = config.steps
+    grids = ((steps, config.shift, config.video_final_noise), (steps, config.shift, 0.0))
+    video_times, action_times = (_timesteps(*grid) for grid in grids)
+    videos = _Path(video, config.evaluations, grids[0])
+    actions = _Path(action, config.evaluations, grids[1])
+    evaluated: tuple[int, ...] = ()
+    step = 0
+    while step < steps:
+        if step:
+            video, action = videos.state(evaluated, step), actions.state(evaluated, step)
+        predicted = velocity(video, action, video_times[step], action_times[step])
+        videos.add(len(evaluated), predicted[0])
+        actions.add(len(evaluated), predicted[1])
+        evaluated = (*evaluated, step)
+        step += 1
+        if config.step_mask is not None:
+            while step < steps and not config.step_mask[step]:
+                step += 1
+        elif config.reuse is not None and len(evaluated) >= 2 and step < steps:
+            last = len(evaluated)
+            step += config.reuse.skip(videos.rows[last], videos.rows[last - 1])
+    return videos.state(evaluated, steps), actions.state(evaluated, steps)
