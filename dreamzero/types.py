@@ -14,7 +14,7 @@ Grippers are 0 (closed) to 1 (open). Video is uint8 ``[t, h, w, 3]`` RGB at the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -67,6 +67,9 @@ class Batch:
         has_action: bool ``[b]``; false for video-only samples, whose action loss is dropped.
         prompt: b prompts, the card's template already applied.
         embodiment: name of the card.
+        first_frame: float ``[b, c, f, h, w]`` latents of [first frame, grey ...], where the model
+            reads them beside every noisy latent.
+        image_features: float ``[b, 257, d]`` of the first frame, where the model reads them.
     """
 
     latents: torch.Tensor
@@ -76,6 +79,13 @@ class Batch:
     has_action: torch.Tensor
     prompt: list[str]
     embodiment: str
+    first_frame: torch.Tensor | None = None
+    image_features: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v.to(device) if hasattr(v, "to") else v for k, v in moved.items()})
 
 
 @runtime_checkable

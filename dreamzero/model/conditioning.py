@@ -12,26 +12,43 @@ from torch import Tensor
 from ..errors import UserError
 from .bundle import WorldActionModel
 from .codecs import Codec
+from .transformer import DreamZeroTransformer
 
 
-def first_frame_channels(codec: Codec, frame: Tensor, latent_frames: int) -> Tensor:
-    """[mask | latents] of a clip that holds the first frame and then nothing.
+def first_frame_latents(codec: Codec, frame: Tensor, latent_frames: int) -> Tensor:
+    """Latents ``[b, c, f, h', w']`` of a clip that holds the first frame and then nothing.
 
     Args:
         frame: ``[b, 3, 1, h, w]`` in [-1, 1]; what follows it is zero, which is mid-grey.
         latent_frames: f, of the whole window.
-
-    Returns:
-        ``[b, temporal_factor + c, f, h', w']`` in the latents' dtype; the mask is 1 on the first
-        latent frame and 0 on the others.
     """
     count = codec.temporal_factor * (latent_frames - 1)
     grey = torch.zeros_like(frame).expand(-1, -1, count, -1, -1)
-    latents = codec.encode(torch.cat([frame, grey], dim=2))
+    return codec.encode(torch.cat([frame, grey], dim=2))
+
+
+def with_mask(latents: Tensor, channels: int) -> Tensor:
+    """``[b, c, f, h, w]`` -> ``[b, channels + c, f, h, w]``: a mask before them, 1 on the first
+    latent frame and 0 on the others."""
     batch, _, frames, height, width = latents.shape
-    mask = latents.new_zeros(batch, codec.temporal_factor, frames, height, width)
+    mask = latents.new_zeros(batch, channels, frames, height, width)
     mask[:, :, 0] = 1
     return torch.cat([mask, latents], dim=1)
+
+
+def first_frame_channels(codec: Codec, frame: Tensor, latent_frames: int) -> Tensor:
+    """[mask | latents] of ``first_frame_latents``: ``[b, temporal_factor + c, f, h', w']``."""
+    return with_mask(first_frame_latents(codec, frame, latent_frames), codec.temporal_factor)
+
+
+def reads_first_frame(transformer: DreamZeroTransformer) -> bool:
+    """Whether the first frame's latents lie beside every noisy latent."""
+    return bool(transformer.config.in_channels > transformer.config.out_channels)
+
+
+def reads_image(transformer: DreamZeroTransformer) -> bool:
+    """Whether cross-attention reads CLIP features of the first frame."""
+    return transformer.config.image_dim is not None
 
 
 def check(model: WorldActionModel) -> None:
@@ -48,7 +65,7 @@ def check(model: WorldActionModel) -> None:
             f"the transformer reads {extra} channels beside the latent; a first frame has "
             f"{codec.temporal_factor} of mask and {codec.latent_channels} of latent"
         )
-    if config.image_dim is not None and model.image_encoder is None:
+    if reads_image(model.transformer) and model.image_encoder is None:
         raise UserError(
             "the transformer reads CLIP features of the first frame and the model has no "
             "image_encoder: import it from a checkpoint that holds one"
@@ -57,6 +74,6 @@ def check(model: WorldActionModel) -> None:
 
 def image_features(model: WorldActionModel, frame: Tensor) -> Tensor | None:
     """CLIP features ``[b, 257, image_dim]`` of ``frame [b, 3, 1, h, w]``; None if not read."""
-    if model.transformer.config.image_dim is None or model.image_encoder is None:
+    if not reads_image(model.transformer) or model.image_encoder is None:
         return None
     return model.image_encoder.encode(frame[:, :, 0])

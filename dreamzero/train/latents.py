@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,14 +15,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..model.conditioning import first_frame_latents
 from ..types import Batch
 
 if TYPE_CHECKING:
     from ..data.windows import WindowDataset
     from ..model.codecs.base import Codec
+    from ..model.encoders.image import ImageEncoder
 
 # Episodes a recording may have, at most, in the numbering of ``LatentWindows.episode``.
 EPISODES = 10**6
+# Video that is encoded at a time: 32 full windows of 64 x 64, one of 352 x 640.
+PIXELS = 32 * 33 * 64 * 64
 
 
 @dataclass
@@ -33,6 +37,8 @@ class LatentWindows:
         latents: float16 ``[N, c, f, h, w]``; action ``[N, n * k, a]``; state ``[N, n, s]``;
             action_mask bool like action; has_action bool ``[N]``; episode int64 ``[N]``;
             prompt int64 ``[N]`` into ``prompts``.
+        first_frame: float16 like latents, of [first frame, grey ...], where the model reads them.
+        image_features: float16 ``[N, 257, d]`` of the first frames, where the model reads them.
     """
 
     latents: Tensor
@@ -44,8 +50,17 @@ class LatentWindows:
     prompt: Tensor
     prompts: list[str]
     embodiment: str
+    first_frame: Tensor | None = None
+    image_features: Tensor | None = None
 
     _TENSORS = ("latents", "action", "state", "action_mask", "has_action", "episode", "prompt")
+    _OPTIONAL = ("first_frame", "image_features")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, without those that the model does not read."""
+        found = {name: getattr(self, name) for name in (*self._TENSORS, *self._OPTIONAL)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -60,10 +75,14 @@ class LatentWindows:
             has_action=self.has_action[index],
             prompt=[self.prompts[i] for i in self.prompt[index].tolist()],
             embodiment=self.embodiment,
+            first_frame=None if self.first_frame is None else self.first_frame[index].float(),
+            image_features=(
+                None if self.image_features is None else self.image_features[index].float()
+            ),
         )
 
     def save(self, path: Path) -> None:
-        tensors = {name: getattr(self, name).contiguous() for name in self._TENSORS}
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         metadata = {"embodiment": self.embodiment, "prompts": "\n".join(self.prompts)}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")
@@ -73,7 +92,7 @@ class LatentWindows:
     @classmethod
     def load(cls, path: Path) -> LatentWindows:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in cls._TENSORS}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata()
         prompts = metadata["prompts"].split("\n")
         return cls(**tensors, prompts=prompts, embodiment=metadata["embodiment"])
@@ -83,8 +102,8 @@ class LatentWindows:
         """The windows of several recordings of one robot, one after the other."""
         prompts: dict[str, int] = {}
         joined = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in cls._TENSORS
+            name: torch.cat([part.tensors[name] for part in parts])
+            for name in parts[0].tensors
             if name != "prompt"
         }
         ids = []
@@ -110,35 +129,53 @@ def encode_windows(
     codec: Codec,
     action_dim: int,
     state_dim: int,
-    batch: int = 32,
     progress: bool = True,
     which: Sequence[int] | None = None,
+    first_frame: bool = False,
+    image_encoder: ImageEncoder | None = None,
 ) -> LatentWindows:
-    """Decode and encode windows once.
+    """Decode and encode windows once, where the codec and the image encoder are.
 
     Args:
         action_dim, state_dim: the model's widths, to which actions and states are zero-padded.
         which: numbers of the windows; all by default.
+        first_frame: also encode [first frame, grey ...].
+        image_encoder: also keep its features of the first frames.
     """
     from tqdm.auto import tqdm
 
     from ..model.codecs import to_float
 
-    rows: dict[str, list[Tensor]] = {name: [] for name in LatentWindows._TENSORS}
+    assert isinstance(codec, torch.nn.Module)
+    device = next(codec.parameters()).device
+    height, width = windows.card.canvas_px
+    frames = 1 + windows.blocks * windows.card.frames_per_block
+    batch = min(32, max(1, PIXELS // (frames * height * width)))
+    rows: dict[str, list[Tensor]] = {}
     prompts: dict[str, int] = {}
     numbers = range(len(windows)) if which is None else which
     starts = range(0, len(numbers), batch)
     for start in tqdm(starts, desc="encode windows", disable=not progress):
         chunk = [windows[i] for i in numbers[start : start + batch]]
-        video = torch.stack([to_float(w.video) for w in chunk])
-        rows["latents"].append(codec.encode(video).half())
-        rows["action"].append(_pad([w.action for w in chunk], action_dim))
-        rows["state"].append(_pad([w.state for w in chunk], state_dim))
-        rows["action_mask"].append(_pad([w.action_mask for w in chunk], action_dim))
-        rows["has_action"].append(torch.tensor([w.has_action for w in chunk]))
-        rows["episode"].append(torch.tensor([w.episode for w in chunk]))
+        video = torch.stack([to_float(w.video) for w in chunk]).to(device)
         ids = [prompts.setdefault(w.prompt, len(prompts)) for w in chunk]
-        rows["prompt"].append(torch.tensor(ids))
+        latents = codec.encode(video)
+        found = {
+            "latents": latents.half().cpu(),
+            "action": _pad([w.action for w in chunk], action_dim),
+            "state": _pad([w.state for w in chunk], state_dim),
+            "action_mask": _pad([w.action_mask for w in chunk], action_dim),
+            "has_action": torch.tensor([w.has_action for w in chunk]),
+            "episode": torch.tensor([w.episode for w in chunk]),
+            "prompt": torch.tensor(ids),
+        }
+        if first_frame:
+            alone = first_frame_latents(codec, video[:, :, :1], latents.shape[2])
+            found["first_frame"] = alone.half().cpu()
+        if image_encoder is not None:
+            found["image_features"] = image_encoder.encode(video[:, :, 0]).half().cpu()
+        for name, tensor in found.items():
+            rows.setdefault(name, []).append(tensor)
     tensors = {name: torch.cat(parts) for name, parts in rows.items()}
     return LatentWindows(**tensors, prompts=list(prompts), embodiment=windows.card.name)
 
@@ -150,21 +187,26 @@ def encode_cached(
     state_dim: int,
     folder: Path,
     progress: bool = True,
+    first_frame: bool = False,
+    image_encoder: ImageEncoder | None = None,
 ) -> LatentWindows:
     """As ``encode_windows``, with one file a recording in ``folder`` that is found again.
 
     A file's name holds a digest of all that its content depends on (recording, card, statistics,
-    window length and stride, codec), so that no stale one is ever taken. Episodes of recording i
+    window length and stride, codec, image encoder), so that no stale one is ever taken. Episodes of recording i
     are numbered from ``EPISODES * i`` on.
     """
     card = windows.card.to_json()
     del card["memory_blocks"]  # the policy's alone
-    shared = {
+    shared: dict[str, Any] = {
         "card": card,
         "statistics": windows.normalizer and windows.normalizer.statistics.to_json(),
         "cut": [windows.blocks, windows.stride, windows.idle, action_dim, state_dim],
         "codec": _digest(codec),
     }
+    if first_frame or image_encoder is not None:
+        image = None if image_encoder is None else _digest(image_encoder)
+        shared["first_frame"] = {"channels": first_frame, "image_encoder": image}
     parts = []
     for number, dataset in enumerate(windows.datasets):
         which = [i for i in range(len(windows)) if windows.place(i)[0] == number]
@@ -179,7 +221,14 @@ def encode_cached(
             part = LatentWindows.load(path)
         else:
             part = encode_windows(
-                windows, codec, action_dim, state_dim, progress=progress, which=which
+                windows,
+                codec,
+                action_dim,
+                state_dim,
+                progress,
+                which,
+                first_frame,
+                image_encoder,
             )
             part.save(path)
         part.episode += EPISODES * number
@@ -187,11 +236,11 @@ def encode_cached(
     return parts[0] if len(parts) == 1 else LatentWindows.join(parts)
 
 
-def _digest(codec: Codec) -> str:
-    """Of a codec's weights."""
-    assert isinstance(codec, torch.nn.Module)
+def _digest(network: object) -> str:
+    """Of a network's weights."""
+    assert isinstance(network, torch.nn.Module)
     found = hashlib.sha256()
-    for name, tensor in sorted(codec.state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         found.update(name.encode())
         found.update(
             tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

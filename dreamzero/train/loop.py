@@ -18,11 +18,15 @@ import torch
 from ..config import to_dict
 from ..errors import UserError
 from ..model.bundle import WorldActionModel
+from ..model.checkpoints.adapters import Base, write_adapter
+from ..model.checkpoints.importer import write_robots
 from ..report.record import RunRecord
 from .config import Source, TrainSettings
 from .latents import EPISODES, LatentWindows
 from .objective import training_loss
-from .optim import Average, optimizers, rate
+from .optim import Average, optimizers, rate, set_rate
+from .prompts import Prompts, PromptTable
+from .trained import networks, on_device, pairs_and_coders, parameters, widen
 
 
 @dataclass
@@ -66,12 +70,13 @@ def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 class Trainer:
-    """Trains a model's transformer and text encoder on encoded windows.
+    """Trains a model, or the part of it that ``settings.trained`` names, on encoded windows.
 
     Args:
-        model: parts and robots; the codec is not touched.
+        model: parts and robots; codec and image encoder are not touched.
         feeds: kinds of batches, taken in turn.
-        out: run folder: ``log.jsonl``, ``state.pt`` (to resume), and the model itself.
+        out: run folder: ``log.jsonl``, ``state.pt`` (to resume), and the model or adapter.
+        base: what the model was loaded from, where only a part of it is trained.
     """
 
     def __init__(
@@ -81,22 +86,33 @@ class Trainer:
         settings: TrainSettings,
         out: Path,
         device: str = "cpu",
+        base: Base | None = None,
     ) -> None:
         if not feeds:
             raise UserError("nothing to train on: give at least one kind of batch a batch size")
         self.model, self.feeds, self.settings = model, list(feeds), settings
-        self.out, self.device = out, torch.device(device)
-        self.modules: dict[str, torch.nn.Module] = {
-            "transformer": model.transformer,
-            "text_encoder": model.text_encoder,
-        }
+        self.out, self.device, self.base = out, torch.device(device), base
+        if settings.trained != "all" and base is None:
+            raise UserError(
+                f"train.trained={settings.trained} trains a part of a model: give --init"
+            )
+        self.dtype = model.transformer.proj_out.weight.dtype
+        torch.manual_seed(settings.seed)
+        self.modules = networks(model, settings)
         for module in self.modules.values():
-            module.to(self.device).train().requires_grad_(True)
+            widen(module, frozen=not (settings.bf16 and self.device.type == "cuda"))
+            module.to(self.device)
         if settings.compile:
             for block in model.transformer.blocks:
                 block.compile()
-        self.optimizers = optimizers(self.modules.values(), settings)
-        self.average = Average(self.modules, settings.ema)
+        self.prompts: Prompts = model.text_encoder
+        if "text_encoder" not in self.modules:
+            known = {prompt for feed in feeds for prompt in feed.windows.prompts}
+            with on_device([model.text_encoder], self.device):
+                self.prompts = PromptTable(model.text_encoder, known, self.device)
+        self.parameters = parameters(self.modules)
+        self.optimizers = optimizers(self.parameters, settings)
+        self.average = Average(self.parameters, settings.ema)
         self.step = 0
         self.seconds = 0.0
         self.record = RunRecord(
@@ -141,20 +157,15 @@ class Trainer:
     def _one_step(self) -> dict[str, float]:
         settings = self.settings
         feed = self.feeds[self.step % len(self.feeds)]
-        batch = feed.windows.batch(feed.draw(self._generator(0)))
-        for name in ("latents", "action", "state", "action_mask", "has_action"):
-            setattr(batch, name, getattr(batch, name).to(self.device))
+        batch = feed.windows.batch(feed.draw(self._generator(0))).to(self.device)
         factor = rate(self.step, settings)
-        for optimizer, peak in zip(self.optimizers, (settings.matrix_lr, settings.lr), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * factor
+        set_rate(self.optimizers, factor, settings)
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = training_loss(
-            self.model.transformer, self.model.text_encoder, batch, settings, self._generator(1)
-        )
+        transformer, generator = self.model.transformer, self._generator(1)
+        loss = training_loss(transformer, self.prompts, batch, settings, generator)
         loss.total.backward()
-        parameters = [p for module in self.modules.values() for p in module.parameters()]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip)
         values = {"video": loss.video.item(), "action": loss.action.item(), "gradient": norm.item()}
         if not math.isfinite(values["video"] + values["action"] + values["gradient"]):
             raise UserError(
@@ -163,31 +174,23 @@ class Trainer:
             )
         for optimizer in self.optimizers:
             optimizer.step()
-        self.average.update(self.modules, self.step)
+        self.average.update(self.step)
         return {"lr": factor, **values}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Loss of the averaged weights on held-out windows, at fixed noise."""
-        trained = {k: m.state_dict() for k, m in self.modules.items()}
-        trained = {k: {n: v.clone() for n, v in w.items()} for k, w in trained.items()}
-        for key, module in self.modules.items():
-            module.load_state_dict(self.average.of(key))
         feed = self.feeds[-1]
         index = feed.held_out[:128]
-        result: dict[str, float] = {}
-        if len(index):
-            batch = feed.windows.batch(index)
-            for name in ("latents", "action", "state", "action_mask", "has_action"):
-                setattr(batch, name, getattr(batch, name).to(self.device))
-            generator = torch.Generator().manual_seed(0)
-            loss = training_loss(
-                self.model.transformer, self.model.text_encoder, batch, self.settings, generator
-            )
-            result = {"held_out_video": loss.video.item(), "held_out_action": loss.action.item()}
-        for key, module in self.modules.items():
-            module.load_state_dict(trained[key])
-        return result
+        if not len(index):
+            return {}
+        batch = feed.windows.batch(index).to(self.device)
+        generator = torch.Generator().manual_seed(0)
+        self.average.exchange()
+        transformer = self.model.transformer
+        loss = training_loss(transformer, self.prompts, batch, self.settings, generator)
+        self.average.exchange()
+        return {"held_out_video": loss.video.item(), "held_out_action": loss.action.item()}
 
     def _save_state(self) -> None:
         state = {
@@ -196,7 +199,11 @@ class Trainer:
             "settings": json.dumps(to_dict(self.settings)),
             "average": self.average.weights,
             "optimizers": [o.state_dict() for o in self.optimizers],
-            "modules": {k: m.state_dict() for k, m in self.modules.items()},
+            "modules": {
+                key: {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
+                for key, module in self.modules.items()
+            },
+            "base": self.base and self.base.fingerprint,
         }
         temporary = self.out / "state.partial"
         torch.save(state, temporary)
@@ -208,29 +215,34 @@ class Trainer:
             raise UserError(f"--resume: {path} does not exist; leave --resume out to start anew")
         state = torch.load(path, weights_only=True, map_location=self.device)
         now = json.loads(json.dumps(to_dict(self.settings)))
-        then = json.loads(state["settings"])
+        then = to_dict(TrainSettings()) | json.loads(state["settings"])
         changed = [k for k in now if k != "steps" and now[k] != then.get(k)]
         if changed:
             raise UserError(
                 f"--resume: {', '.join(changed)} differ from the run in {self.out}; "
                 f"resume with the same settings or start in another folder"
             )
-        for key, module in self.modules.items():
-            module.load_state_dict(state["modules"][key])
+        if state.get("base") != (self.base and self.base.fingerprint):
+            raise UserError(f"--resume: the run in {self.out} started from another --init")
+        with torch.no_grad():
+            for key, weights in state["modules"].items():
+                for name, value in weights.items():
+                    self.parameters[f"{key}.{name}"].copy_(value)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.average.weights = state["average"]
+        self.average.weights.update(state["average"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def _finish(self) -> RunRecord:
         self._save_state()
         held_out = self.evaluate()
-        for key, module in self.modules.items():
-            module.load_state_dict(self.average.of(key))
-            module.eval().requires_grad_(False)
-        self.model.save(self.out)
+        self.average.exchange()
+        trained = sum(value.numel() for value in self.parameters.values())
+        self._write_result()
         count = sum(p.numel() for m in self.modules.values() for p in m.parameters())
         self.record.add("parameters", count)
+        if trained != count:
+            self.record.add("trained_parameters", trained)
         self.record.add("steps", self.step)
         self.record.add("training_seconds", round(self.seconds, 1), unit="s")
         for name, value in held_out.items():
@@ -238,3 +250,18 @@ class Trainer:
         self.record.artifact(self.out / "log.jsonl")
         self.record.save(self.out)
         return self.record
+
+    def _write_result(self) -> None:
+        """The policy; of a LoRA training the adapter and its robots."""
+        settings, transformer = self.settings, self.model.transformer
+        if settings.trained == "lora":
+            assert self.base is not None
+            tensors = pairs_and_coders(transformer)
+            write_adapter(self.out, self.base, tensors, settings.lora_rank, settings.lora_alpha)
+            write_robots(self.model.robots, self.out)
+        for module in self.modules.values():
+            module.eval().requires_grad_(False)
+        if settings.trained != "lora":
+            for parameter in transformer.parameters():
+                parameter.data = parameter.data.to(self.dtype)
+            self.model.save(self.out)

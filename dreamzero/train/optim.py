@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .config import TrainSettings
 
 
 def optimizers(
-    modules: Iterable[nn.Module], settings: TrainSettings
+    parameters: Mapping[str, nn.Parameter], settings: TrainSettings
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside transformer blocks, AdamW for everything else."""
+    """Muon for the matrices inside transformer blocks, AdamW for everything else.
+
+    The two halves of a low-rank pair are no matrices in Muon's sense: AdamW takes them.
+
+    Args:
+        parameters: "network.name" -> parameter.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            inside = name.startswith("blocks.") and parameter.ndim == 2
-            (matrices if inside else others).append(parameter)
-    return [
-        torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay),
-        torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
+    for name, parameter in parameters.items():
+        inside = ".blocks." in name and parameter.ndim == 2 and ".lora_" not in name
+        (matrices if inside else others).append(parameter)
+    found: list[torch.optim.Optimizer] = []
+    if matrices:
+        decay = settings.weight_decay
+        found.append(torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=decay))
+    found.append(torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0))
+    return found
+
+
+def set_rate(
+    optimizers: Iterable[torch.optim.Optimizer], factor: float, settings: TrainSettings
+) -> None:
+    """Put every optimiser at this factor of its peak rate."""
+    for optimizer in optimizers:
+        muon = isinstance(optimizer, torch.optim.Muon)
+        for group in optimizer.param_groups:
+            group["lr"] = factor * (settings.matrix_lr if muon else settings.lr)
 
 
 def rate(step: int, settings: TrainSettings) -> float:
@@ -39,23 +56,22 @@ def rate(step: int, settings: TrainSettings) -> float:
 class Average:
     """Exponential moving average of parameters; young averages follow faster."""
 
-    def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.decay = decay
-        self.weights = {
-            f"{key}.{name}": value.detach().clone()
-            for key, module in modules.items()
-            for name, value in module.state_dict().items()
-        }
+        self.parameters = parameters
+        self.weights = {name: value.detach().clone() for name, value in parameters.items()}
 
     @torch.no_grad()
-    def update(self, modules: dict[str, nn.Module], step: int) -> None:
+    def update(self, step: int) -> None:
+        """Follow the parameters as they are after ``step``."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for key, module in modules.items():
-            for name, value in module.state_dict().items():
-                average = self.weights[f"{key}.{name}"]
-                average.lerp_(value.to(average.dtype), 1 - decay)
+        for name, value in self.parameters.items():
+            self.weights[name].lerp_(value, 1 - decay)
 
-    def of(self, key: str) -> dict[str, Tensor]:
-        """The averaged state dict of one module."""
-        prefix = key + "."
-        return {k[len(prefix) :]: v for k, v in self.weights.items() if k.startswith(prefix)}
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Averages into the parameters, and what was there here; a second call undoes it."""
+        for name, value in self.parameters.items():
+            trained = value.detach().clone()
+            value.copy_(self.weights[name])
+            self.weights[name].copy_(trained)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from ..data.cards import choose
 from ..data.normalize import Statistics
 from ..data.reader import Dataset
+from ..data.resample import validate
 from ..data.windows import WindowDataset
 from ..embodiments import Embodiment
 from ..errors import UserError, make_folder
-from ..model import codecs
+from ..model import codecs, conditioning
 from ..model.bundle import WorldActionModel
+from ..model.checkpoints.adapters import Base
 from ..model.presets import preset as preset_arguments
 from ..model.text import WordEncoder
 from ..model.transformer import DreamZeroTransformer
@@ -26,18 +29,43 @@ from .codec import CodecTraining, train_codec
 from .config import Source, TrainSettings
 from .latents import encode_cached
 from .loop import Feed, Trainer
+from .trained import on_device
 
 
 def group_by_card(
-    paths: Sequence[Path | str], card: str | None = None
+    paths: Sequence[Path | str],
+    card: str | None = None,
+    known: Mapping[str, Embodiment] | None = None,
 ) -> dict[str, tuple[Embodiment, list[Dataset]]]:
-    """Open datasets and put those of one robot together."""
+    """Open datasets and put those of one robot together.
+
+    Args:
+        card: of all of them; by default each gets the one that fits.
+        known: cards of the model to start from, which go before the built-in ones.
+    """
     groups: dict[str, tuple[Embodiment, list[Dataset]]] = {}
     for path in paths:
         dataset = Dataset.open(path)
-        found = choose(dataset, card)
+        found = _card_of(dataset, card, known or {})
         groups.setdefault(found.name, (found, []))[1].append(dataset)
     return groups
+
+
+def _card_of(dataset: Dataset, name: str | None, known: Mapping[str, Embodiment]) -> Embodiment:
+    if name is not None and name in known:
+        validate(dataset, known[name])
+        return known[name]
+    if name is None:
+        for card in known.values():
+            widths = (len(dataset.state_names), len(dataset.action_names))
+            same = card.robot == dataset.info.get("robot_type")
+            if (
+                same
+                and widths == (card.state_dim, card.action_dim)
+                and set(card.views) <= set(dataset.views)
+            ):
+                return card
+    return choose(dataset, name)
 
 
 def clips(windows: WindowDataset, most: int = 400, seed: int = 0) -> np.ndarray:
@@ -66,10 +94,11 @@ def train(
     Args:
         data: LeRobot datasets; several robots may be mixed, they take turns.
         preset: size of the transformer; None: that of ``init``, or "tiny".
-        card: embodiment of all datasets; guessed from each by default.
+        card: embodiment of all datasets: built in, a JSON file, or one that ``init`` knows; guessed
+            from each by default.
         codec: folder of a video codec; None trains one on these recordings first.
-        init: model folder whose transformer, text encoder and codec to start from.
-            Robots it knows keep its statistics.
+        init: folder of a model trained here, or of an imported checkpoint, to start from. Robots
+            it knows keep its statistics.
         latents: folder of encoded windows, which several runs may share; ``out/latents`` if None.
         resume: go on from ``out/state.pt``.
 
@@ -81,10 +110,10 @@ def train(
     out, name = Path(out), preset or "tiny"
     sizes = preset_arguments(name)
     _check_place(out, resume, device)
-    groups = group_by_card(data, card)
     start = None if init is None else WorldActionModel.load(find(init))
-    if start is not None and preset is not None:
-        _check_preset(start, preset, sizes)
+    known = {} if start is None else {n: found for n, (found, _) in start.robots.items()}
+    groups = group_by_card(data, card, known)
+    _check_start(start, preset, sizes, settings)
     make_folder(out)
     cuts: list[tuple[Source, WindowDataset]] = []
     robots: dict[str, tuple[Embodiment, Statistics]] = {}
@@ -109,15 +138,16 @@ def train(
         robots[robot_card.name] = (robot_card, statistics or Statistics())
     video_codec = _codec(out, codec, start, cuts, codec_training, progress)
     first_card = next(iter(groups.values()))[0]
-    arguments = sizes | _fit(first_card, video_codec, name)
+    arguments = sizes | _fit(first_card, video_codec, sizes)
     for robot_card, _ in groups.values():
-        if _fit(robot_card, video_codec, name) != _fit(first_card, video_codec, name):
+        if _fit(robot_card, video_codec, arguments) != _fit(first_card, video_codec, arguments):
             raise UserError(
                 f"{robot_card.name} and {first_card.name} have different canvases or horizons: "
                 f"train them apart"
             )
     if start is not None:
-        _check_fit(start, first_card, arguments)
+        for robot_card, _ in groups.values():
+            _check_fit(start, robot_card, video_codec)
     prompts = {
         c.render_prompt(e.task) for c, sets in groups.values() for d in sets for e in d.episodes
     }
@@ -129,18 +159,26 @@ def train(
         transformer, text_encoder = start.transformer, start.text_encoder
         robots = start.robots | robots
     model = WorldActionModel(transformer, video_codec, text_encoder, robots)
+    if start is not None:
+        model = replace(start, codec=video_codec, robots=robots)
+    conditioning.check(model)
+    encoders = [video_codec, model.image_encoder]
     feeds = []
-    for source, windows in cuts:
-        encoded = encode_cached(
-            windows,
-            video_codec,
-            transformer.config.action_dim,
-            transformer.config.state_dim,
-            Path(latents) if latents else out / "latents",
-            progress,
-        )
-        feeds.append(Feed(source, encoded, validation=settings.validation))
-    return Trainer(model, feeds, settings, out, device).run(resume, progress)
+    with on_device(encoders, device):  # type: ignore[arg-type]
+        for source, windows in cuts:
+            encoded = encode_cached(
+                windows,
+                video_codec,
+                transformer.config.action_dim,
+                transformer.config.state_dim,
+                Path(latents) if latents else out / "latents",
+                progress,
+                conditioning.reads_first_frame(transformer),
+                model.image_encoder if conditioning.reads_image(transformer) else None,
+            )
+            feeds.append(Feed(source, encoded, validation=settings.validation))
+    base = None if settings.trained == "all" or init is None else Base.open(find(init))
+    return Trainer(model, feeds, settings, out, device, base).run(resume, progress)
 
 
 def _check_place(out: Path, resume: bool, device: str) -> None:
@@ -157,8 +195,24 @@ def _check_place(out: Path, resume: bool, device: str) -> None:
         raise UserError(f"--device {device}: torch sees no GPU here; use cpu (`dreamzero doctor`)")
 
 
-def _check_preset(start: WorldActionModel, preset: str, sizes: dict[str, Any]) -> None:
-    """Raise UserError if the model to start from is of another size than the preset asked for."""
+def _check_start(
+    start: WorldActionModel | None,
+    preset: str | None,
+    sizes: dict[str, Any],
+    settings: TrainSettings,
+) -> None:
+    """Raise UserError if there is nothing to start from where there must be, or another size."""
+    if start is None and settings.trained != "all":
+        raise UserError(
+            f"train.trained={settings.trained} trains a part of a model: name the model with --init"
+        )
+    if start is None and sizes.get("image_dim"):
+        raise UserError(
+            f"--preset {preset} reads CLIP features, which a model from scratch has not: name "
+            "imported weights with --init"
+        )
+    if start is None or preset is None:
+        return
     config = start.transformer.config
     for name in ("dim", "ffn_dim", "num_layers", "num_heads"):
         if getattr(config, name) != sizes[name]:
@@ -168,14 +222,22 @@ def _check_preset(start: WorldActionModel, preset: str, sizes: dict[str, Any]) -
             )
 
 
-def _check_fit(start: WorldActionModel, card: Embodiment, arguments: dict[str, Any]) -> None:
+def _check_fit(start: WorldActionModel, card: Embodiment, codec: codecs.Codec) -> None:
     """Raise UserError if the model to start from was made for another codec, canvas or horizon."""
-    for name in ("in_channels", "out_channels", "horizon", "window_blocks"):
-        have, want = getattr(start.transformer.config, name), arguments[name]
-        if have != want:
+    config = start.transformer.config
+    for name, want in _fit(card, codec, config).items():
+        if name == "in_channels":  # first-frame channels come on top of the codec's
+            continue
+        have = config[name]
+        if (tuple(have) if isinstance(want, tuple) else have) != want:
             raise UserError(
                 f"--init: that model has {name} {have}, {card.name} and the codec need {want}; "
                 "start from another model, or anew"
+            )
+    for name, width in (("state_dim", card.state_dim), ("action_dim", card.action_dim)):
+        if width > config[name]:
+            raise UserError(
+                f"--init: that model has room for {config[name]} of {name}, {card.name} has {width}"
             )
 
 
@@ -201,9 +263,8 @@ def _codec(
     return codecs.load(out / "vae")
 
 
-def _fit(card: Embodiment, codec: codecs.Codec, name: str) -> dict[str, object]:
-    """What card and codec decide about the transformer."""
-    arguments = preset_arguments(name)
+def _fit(card: Embodiment, codec: codecs.Codec, arguments: Mapping[str, Any]) -> dict[str, object]:
+    """What card and codec decide about a transformer of these arguments."""
     height, width = (side // codec.spatial_factor for side in card.canvas_px)
     patch = arguments.get("patch_size", (1, 2, 2))
     fit: dict[str, object] = {

@@ -26,7 +26,7 @@ from dreamzero.inference import WorldActionPolicy, load_policy
 from dreamzero.model import conditioning
 from dreamzero.model.bundle import WorldActionModel
 from dreamzero.model.checkpoints.importer import import_checkpoint
-from dreamzero.model.checkpoints.miniature import Widths, write_miniature
+from dreamzero.model.checkpoints.miniature import Widths, write_miniature, write_tokenizer
 from dreamzero.model.checkpoints.plan import ImportOptions
 from dreamzero.model.conditioning import first_frame_channels
 from dreamzero.model.encoders.image import ImageEncoder
@@ -40,22 +40,6 @@ CANVAS = (32, 64)
 GOLDEN = Path(
     os.environ.get("DREAMZERO_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")
 )
-
-
-def write_tokenizer(folder: Path) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    table = {"<pad>": 0, "</s>": 1, "<unk>": 2, "push": 3, "the": 4, "block": 5, "open": 6}
-    tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from dreamzero.errors import UserError, make_folder
 from dreamzero.flow import SamplerConfig
 from dreamzero.shipped import FOLDER, NAME
-from dreamzero.train.run import _check_preset, preset_arguments, train
+from dreamzero.train.config import TrainSettings
+from dreamzero.train.run import _check_start, preset_arguments, train
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,10 @@ def test_a_model_of_another_preset_is_refused() -> None:
     from dreamzero.model.bundle import WorldActionModel
 
     start = WorldActionModel.load(FOLDER / NAME)
-    _check_preset(start, "tiny", preset_arguments("tiny"))
+    settings = TrainSettings()
+    _check_start(start, "tiny", preset_arguments("tiny"), settings)
     with pytest.raises(UserError, match="the model of --init has dim 192, this preset 384"):
-        _check_preset(start, "small", preset_arguments("small"))
+        _check_start(start, "small", preset_arguments("small"), settings)
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

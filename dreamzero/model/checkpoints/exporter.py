@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...errors import UserError
 from .configs import read_config
-from .layouts import Layout, open_layout
+from .layouts import Layout, adapter_facts, open_layout
 from .names import canonical, join, pieces, to_release, vae_version
+from .peft_names import adapter_name_of_ours
 from .shards import Entry, Weights, parse_header
 from .writer import SHARD_BYTES, Progress, ShardFile, ShardSet, appearing, progress_bar
 
@@ -83,10 +84,13 @@ def export_checkpoint(
             for header in files:
                 _write_again(header, sources, work, bar)
             for kept in sorted((model / "release").iterdir()):
-                if kept.name == "experiment_cfg":
-                    shutil.copytree(kept, work / kept.name)
-                elif kept.is_file():
+                if kept.is_file():
                     shutil.copyfile(kept, work / kept.name)
+            kept = model / "release" / "experiment_cfg"
+            if kept.is_dir() and _robots(layout.path) == _robots(model):
+                shutil.copytree(kept, work / kept.name)
+            else:
+                _write_robots(layout, work)
         return Exported(out, True)
     with appearing(out) as work, progress_bar(_total(sources), "export", progress) as bar:
         announced = {name: (s.dtype, s.shape) for name, s in sources.items()}
@@ -94,7 +98,8 @@ def export_checkpoint(
             for name, source in sources.items():
                 shards.write(name, source.read())
                 source.release()
-        _write_configs(layout, work)
+        _write_config(layout, work)
+        _write_robots(layout, work)
     return Exported(out, False)
 
 
@@ -138,7 +143,10 @@ def _adapter(layout: Layout) -> dict[str, Source]:
     weights = layout.parts[0].weights
     path = layout.path / "release.json"
     try:
-        names: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["names"]
+        if path.is_file():
+            names: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["names"]
+        else:  # trained here
+            names = {name: adapter_name_of_ours(name).release for name in weights}
         return {
             names[name]: Source([(weights, name)], [], entry.dtype, entry.shape)
             for name, entry in weights.entries.items()
@@ -176,8 +184,13 @@ def _write_again(header: Path, sources: Mapping[str, Source], work: Path, bar: P
             source.release()
 
 
-def _write_configs(layout: Layout, work: Path) -> None:
-    """``config.json`` and ``experiment_cfg`` made from ours (the public files hold far more)."""
+def _write_config(layout: Layout, work: Path) -> None:
+    """``config.json`` made from ours (the public file holds far more)."""
+    if layout.kind == "adapter":
+        facts = adapter_facts(layout)
+        lora = {"lora_rank": facts["rank"], "lora_alpha": facts["alpha"]}
+        _write_head({"train_architecture": "lora", **lora}, work)
+        return
     ours = read_config(layout.path / "transformer")
     widths = {
         "dim": ours["dim"],
@@ -198,9 +211,23 @@ def _write_configs(layout: Layout, work: Path) -> None:
         "action_horizon": ours["horizon"],
         "diffusion_model_cfg": widths,
     }
+    _write_head(head, work)
+
+
+def _write_head(head: dict[str, Any], work: Path) -> None:
     config = {"model_type": "vla", "architectures": ["VLA"], "action_head_cfg": {"config": head}}
     (work / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    robots = json.loads((layout.path / "embodiment.json").read_text(encoding="utf-8"))
+
+
+def _robots(folder: Path) -> dict[str, Any]:
+    """``embodiment.json`` as it stands; empty for an adapter whose robots are those of its base."""
+    path = folder / "embodiment.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _write_robots(layout: Layout, work: Path) -> None:
+    """``experiment_cfg`` made from ours."""
+    robots = _robots(layout.path)
     if not robots:
         return
     import yaml

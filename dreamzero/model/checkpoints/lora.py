@@ -1,15 +1,12 @@
 """LoRA adapters: import a save of the release, apply it, merge it; never onto another base.
 
-An imported adapter is a folder in peft's form (``adapter_config.json``, ``adapter_model.safetensors``)
-with our names, plus ``adapter.json``: the fingerprint of the base it was imported for. The release's
-814 tensors are 400 pairs A, B of rank 4 (q k v o and both ffn matrices of 40 blocks) and the 14 tensors
-of the action and state coders, whole.
+What such a folder holds is said in ``adapters``. The release's 814 tensors are 400 pairs A, B of rank 4
+(q k v o and both ffn matrices of 40 blocks) and the 14 tensors of the action and state coders, whole.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,16 +17,11 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from . import robots as robot_files
-from .configs import STEMS, read_config
+from .adapters import Base, open_base, write_facts
+from .configs import STEMS
 from .fingerprint import fingerprint
 from .importer import geometry, keep_source, write_robots
-from .layouts import (
-    ADAPTER_FACTS,
-    Layout,
-    Part,
-    adapter_facts,
-    open_layout,
-)
+from .layouts import Layout, Part, adapter_facts, open_layout
 from .peft_names import AdapterName, adapter_name, adapter_name_of_ours, scale_of
 from .plan import ImportOptions
 from .shards import Entry
@@ -52,7 +44,7 @@ def import_adapter(
         if getattr(options, option) is not None:
             raise UserError(f"{layout.path} is a LoRA save: --{option} belongs to its base")
     weights = layout.parts[0].weights
-    base_part, base_config = _base(base)
+    base_part, base_config = open_base(base)
     names = {name: adapter_name(name) for name in weights}
     rank, alpha = scale_of(layout.path)
     whole = [a.ours for a in names.values() if not a.side]
@@ -61,15 +53,7 @@ def import_adapter(
     announced = {
         names[name].stored: (entry.dtype, entry.shape) for name, entry in weights.entries.items()
     }
-    facts: dict[str, Any] = {
-        "rank": rank,
-        "alpha": alpha,
-        "base": {
-            "name": base.resolve().name,
-            "fingerprint": fingerprint(base_part.weights, without=whole),
-            "without": sorted(whole),
-        },
-    }
+    of = Base.of(base, base_part, whole)
     with appearing(out) as work:
         with (
             progress_bar(
@@ -80,40 +64,11 @@ def import_adapter(
             for name in weights:
                 shards.write(names[name].stored, weights.tensor(name))
                 weights.release(name)
-        targets = sorted(
-            {
-                re.sub(r"^blocks\.\d+\.", "", a.ours.removesuffix(".weight"))
-                for a in names.values()
-                if a.side
-            }
-        )
-        config = {
-            "peft_type": "LORA",
-            "r": rank,
-            "lora_alpha": alpha,
-            "target_modules": targets,
-            "modules_to_save": sorted({name.split(".")[0] for name in whole}),
-            "bias": "none",
-        }
-        (work / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
-        (work / ADAPTER_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+        write_facts(work, of, names.values(), rank, alpha)
         if robots:
             write_robots(robots, work)
         keep_source(layout, work, {"names": {a.stored: n for n, a in names.items()}, "notes": []})
     return out
-
-
-def _base(base: Path) -> tuple[Part, dict[str, Any]]:
-    layout = open_layout(base)
-    if layout.kind in ("lora", "adapter"):
-        raise UserError(
-            f"{base} is an adapter: the base is the full checkpoint it was trained from"
-        )
-    if layout.kind != "ours":
-        raise UserError(
-            f"{base} is not imported yet: run `dreamzero checkpoint import {base}` first"
-        )
-    return layout.parts[0], read_config(base / "transformer")
 
 
 def _check(
@@ -175,7 +130,7 @@ def check_base(adapter: Layout, base: Path) -> Part:
         )
     if adapter.kind != "adapter":
         raise UserError(f"{adapter.path} is a full checkpoint, not an adapter")
-    part, _ = _base(base)
+    part, _ = open_base(base)
     known: Any = adapter_facts(adapter)["base"]
     if fingerprint(part.weights, without=known["without"]) != known["fingerprint"]:
         raise UserError(
@@ -228,7 +183,7 @@ def merge_lora(
 
     Args:
         base: imported full checkpoint.
-        adapter: imported adapter (``import LORA --base DIR``).
+        adapter: imported adapter (``import LORA --base DIR``), or one trained here.
         out: new folder; robots are the adapter's where it has its own, else the base's.
 
     Raises:
@@ -269,8 +224,11 @@ def _take_over(adapter: Path, work: Path) -> None:
     """The adapter's robots and experiment_cfg in place of the base's, and a word on the merge."""
     if (adapter / "embodiment.json").is_file():
         shutil.copyfile(adapter / "embodiment.json", work / "embodiment.json")
+        # Without the adapter's own (it was trained here), ``export`` makes it from ours.
         shutil.rmtree(work / "release" / "experiment_cfg", ignore_errors=True)
-        shutil.copytree(adapter / "release" / "experiment_cfg", work / "release" / "experiment_cfg")
+        kept = adapter / "release" / "experiment_cfg"
+        if kept.is_dir():
+            shutil.copytree(kept, work / "release" / "experiment_cfg")
     source = work / "release.json"
     data: dict[str, Any] = {"format": 1, "notes": []}
     if source.is_file():

@@ -360,3 +360,26 @@ def write_release(folder: Path, tensors: dict[str, Tensor], shards: int = 1) -> 
     ):
         for name, tensor in tensors.items():
             files.write(name, tensor)
+
+
+def write_tokenizer(folder: str | Path, words: str = "push the block open") -> Path:
+    """A tokenizer of these words for the miniature's text encoder; the real one is umt5-xxl's.
+
+    Args:
+        folder: new folder, for ``import --tokenizer``.
+        words: separated by spaces; any other word is unknown to it.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    known = dict.fromkeys(["<pad>", "</s>", "<unk>", *words.split()])
+    table = {word: number for number, word in enumerate(known)}
+    tokenizer = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return Path(folder)

@@ -15,12 +15,12 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import UserError
-from .names import PREFIXES, pieces, to_ours
+from .names import PREFIXES, pieces, to_ours, to_release
 from .robots import mappings
 from .shards import DTYPES, Weights
 
 MERGED = "saved by a LoRA training together with its base; the changes are merged"
-_PEFT = "base_model.model."
+PEFT = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 
 
@@ -35,17 +35,26 @@ class AdapterName:
     def stored(self) -> str:
         """Its name in peft's form."""
         if not self.side:
-            return _PEFT + self.ours
-        return f"{_PEFT}{self.ours.removesuffix('.weight')}.lora_{self.side}.weight"
+            return PEFT + self.ours
+        return f"{PEFT}{self.ours.removesuffix('.weight')}.lora_{self.side}.weight"
+
+    @property
+    def release(self) -> str:
+        """Its name in a LoRA save of the release."""
+        prefix = PREFIXES["transformer"]
+        plain = to_release("transformer", self.ours).removeprefix(prefix)
+        if self.side:
+            plain = f"{plain.removesuffix('.weight')}.lora_{self.side}.default.weight"
+        return f"{prefix}{PEFT}{plain}"
 
 
 def adapter_name(name: str) -> AdapterName:
     """Read a release LoRA name; UserError if it is none."""
     short = name
     for prefix in (
-        _PEFT,
+        PEFT,
         PREFIXES["transformer"],
-        _PEFT,
+        PEFT,
     ):  # the model, or a part of it, was wrapped
         short = short.removeprefix(prefix)
     short = short.replace(".modules_to_save.default.", ".")
@@ -59,7 +68,7 @@ def adapter_name(name: str) -> AdapterName:
 
 def adapter_name_of_ours(name: str) -> AdapterName:
     """Read a name of ``adapter_model.safetensors``."""
-    short = name.removeprefix(_PEFT)
+    short = name.removeprefix(PEFT)
     found = _LORA.fullmatch(short)
     return (
         AdapterName(f"{found['module']}.weight", found["side"]) if found else AdapterName(short, "")
@@ -141,5 +150,5 @@ class WrappedWeights(Weights):
 def _plain(name: str) -> str:
     """The release's own name of a tensor of a wrapped model."""
     prefix = PREFIXES["transformer"]
-    wrapped = name.replace(f"{_PEFT}action_head.", "action_head.").replace(prefix + _PEFT, prefix)
+    wrapped = name.replace(f"{PEFT}action_head.", "action_head.").replace(prefix + PEFT, prefix)
     return wrapped.replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")

@@ -1,0 +1,52 @@
+"""An imported checkpoint in miniature, and a recording of the robot that it knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamzero.data.writer import Writer
+from dreamzero.model.checkpoints.importer import import_checkpoint
+from dreamzero.model.checkpoints.miniature import Widths, write_miniature, write_tokenizer
+from dreamzero.model.checkpoints.plan import ImportOptions
+
+SHALLOW = Widths(layers=2, text_layers=2, image_layers=4)
+CANVAS = (32, 64)
+VIEWS = ("exterior_image_1_left", "exterior_image_2_left", "wrist_image_left")
+
+
+def import_miniature(root: Path, widths: Widths = SHALLOW, seed: int = 0) -> Path:
+    """The folder of an import; its canvas is made small, which is a matter of the card alone."""
+    public = write_miniature(root / "droid", widths, seed)
+    options = ImportOptions(tokenizer=write_tokenizer(root / "words"))
+    ours = import_checkpoint(public, root / "ours", options=options)
+    path = ours / "embodiment.json"
+    robots = json.loads(path.read_text())
+    robots["oxe_droid"]["card"]["canvas_px"] = CANVAS
+    path.write_text(json.dumps(robots))
+    return ours
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return import_miniature(tmp_path_factory.mktemp("imported"))
+
+
+@pytest.fixture(scope="session")
+def droid_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three episodes of 7 s with two instructions; three cameras that see noise."""
+    root = tmp_path_factory.mktemp("droid") / "recording"
+    rng = np.random.default_rng(0)
+    names = [f"joint_{i}" for i in range(7)] + ["gripper"]
+    views = {f"observation.images.{view}": (16, 32) for view in VIEWS}
+    with Writer(root, 15, "franka", views, names, names) as writer:
+        for episode in range(3):
+            frames = {v: rng.integers(0, 255, (105, 16, 32, 3), dtype=np.uint8) for v in views}
+            path = np.cumsum(rng.normal(0, 0.02, (106, 8)), axis=0).astype(np.float32)
+            path[:, 7] = np.linspace(0, 1, 106)
+            task = "push the block" if episode < 2 else "open the block"
+            writer.add_episode(frames, path[:-1], path[1:], task)
+    return root
