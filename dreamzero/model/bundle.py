@@ -129,10 +129,15 @@ class WorldActionModel:
             if not (path / part).exists()
         ]
         if missing:
+            if (path / "adapter.json").is_file():
+                raise UserError(
+                    f"{path} is an adapter: merge it with its base first (`dreamzero checkpoint "
+                    f"merge-lora BASE --adapter {path} --out DIR`)"
+                )
             what = "has no " + ", ".join(missing) if path.is_dir() else "does not exist"
             raise UserError(
                 f"{path} {what}: give the --out folder of `dreamzero train` or of "
-                "`dreamzero checkpoint import` (an adapter has to be merged first)"
+                "`dreamzero checkpoint import`"
             )
         robots = robot_files.load(path / "embodiment.json")
         small = encoders.kind_of(path / "text_encoder", "text encoder") == "WordEncoder"

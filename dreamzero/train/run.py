@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.cards import choose
+from ..data.cards import choose, fitting
 from ..data.normalize import Statistics
 from ..data.reader import Dataset
 from ..data.resample import validate
@@ -65,6 +65,13 @@ def _card_of(dataset: Dataset, name: str | None, known: Mapping[str, Embodiment]
                 and set(card.views) <= set(dataset.views)
             ):
                 return card
+    if name is None and known and not fitting(dataset):
+        views = "; ".join(f"{n} looks through {', '.join(c.views)}" for n, c in known.items())
+        raise UserError(
+            f"{dataset.root} fits no robot of --init ({views}) and no built-in card: it has "
+            f"{', '.join(dataset.views)}, {len(dataset.state_names)} of state and "
+            f"{len(dataset.action_names)} of action; describe it with --card FILE.json"
+        )
     return choose(dataset, name)
 
 

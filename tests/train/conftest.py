@@ -15,7 +15,7 @@ from dreamzero.model.checkpoints.plan import ImportOptions
 
 SHALLOW = Widths(layers=2, text_layers=2, image_layers=4)
 CANVAS = (32, 64)
-VIEWS = ("exterior_image_1_left", "exterior_image_2_left", "wrist_image_left")
+VIEWS = ("exterior_1_left", "exterior_2_left", "wrist_left")
 
 
 def import_miniature(root: Path, widths: Widths = SHALLOW, seed: int = 0) -> Path:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...errors import UserError
 from .configs import read_config
 from .fingerprint import fingerprint
-from .layouts import ADAPTER_FACTS, CODERS, Layout, Part, open_layout
+from .layouts import ADAPTER_FACTS, CODERS, Part, open_layout
 from .peft_names import PEFT, AdapterName, adapter_name_of_ours
 from .shards import NAMES, Entry
 from .writer import ShardSet, progress_bar
