@@ -57,6 +57,8 @@ def choose(dataset: Dataset, name: str | None) -> Embodiment:
         found = fitting(dataset)
         return found[0] if found else makeshift(dataset)
     if name.endswith(".json"):
+        if not Path(name).is_file():
+            raise UserError(f"--card {name}: there is no such file")
         try:
             card = Embodiment.from_json(json.loads(Path(name).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +16,9 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..model.codecs.base import Codec, to_float
 from ..model.codecs.tiny import GROUP, STRIDE, TinyCodec
+from .config import CodecTraining
 
 MOVED = 0.1  # of the range 0..1, any channel
-
-
-@dataclass(frozen=True)
-class CodecTraining:
-    """Architecture and recipe; the defaults take ten minutes of one core at 64 x 64.
-
-    Attributes:
-        latent_channels, width_half, width_quarter, width_eighth, blocks: see ``TinyCodec``.
-        steps: optimiser steps.
-        batch: clips of full size a step; of crops there are as many more as they are smaller.
-        groups: latents a clip besides the first.
-        crop: side of the square cut out around something that moves, px; 0 trains on whole frames.
-        whole: share of the steps, at the end, on whole frames.
-        moving_weight: extra weight of the pixels that move (``moving``).
-        noise: std of Gaussian noise on the unit-variance latents: small errors must stay small.
-        jitter: std of the random gain, and twice that of the offset, of each colour channel.
-        matrix_lr: Muon's rate for the kernels as matrices; lr: AdamW's for biases.
-        bf16: twice as fast on CPUs with AVX512-BF16 and on GPUs.
-        held_out: share of the clips for measuring, at most ``most_held_out``.
-    """
-
-    latent_channels: int = 24
-    width_half: int = 64
-    width_quarter: int = 64
-    width_eighth: int = 160
-    blocks: int = 1
-    steps: int = 2400
-    batch: int = 8
-    groups: int = 4
-    crop: int = 32
-    whole: float = 0.3
-    moving_weight: float = 10.0
-    noise: float = 0.1
-    jitter: float = 0.1
-    matrix_lr: float = 0.02
-    lr: float = 2e-3
-    warmup: int = 100
-    bf16: bool = True
-    held_out: float = 0.1
-    most_held_out: int = 40
-    seed: int = 0
 
 
 def moving(video: Tensor, previous: bool = True) -> Tensor:

@@ -25,8 +25,9 @@ from ..model.text import WordEncoder
 from ..model.transformer import DreamZeroTransformer
 from ..report.record import RunRecord
 from ..shipped import find
-from .codec import CodecTraining, train_codec
-from .config import Source, TrainSettings
+from .arguments import check_arguments
+from .codec import train_codec
+from .config import CodecTraining, Source, TrainSettings
 from .latents import encode_cached
 from .loop import Feed, Trainer
 from .trained import on_device
@@ -116,11 +117,12 @@ def train(
     settings = settings or TrainSettings()
     out, name = Path(out), preset or "tiny"
     sizes = preset_arguments(name)
-    _check_place(out, resume, device)
+    check_arguments(data, out, preset, settings, card, init, resume)
+    _check_device(device)
     start = None if init is None else WorldActionModel.load(find(init))
     known = {} if start is None else {n: found for n, (found, _) in start.robots.items()}
     groups = group_by_card(data, card, known)
-    _check_start(start, preset, sizes, settings)
+    _check_start(start, preset, sizes)
     make_folder(out)
     cuts: list[tuple[Source, WindowDataset]] = []
     robots: dict[str, tuple[Embodiment, Statistics]] = {}
@@ -188,10 +190,8 @@ def train(
     return Trainer(model, feeds, settings, out, device, base).run(resume, progress)
 
 
-def _check_place(out: Path, resume: bool, device: str) -> None:
+def _check_device(device: str) -> None:
     """Raise UserError where training could not even begin, before minutes go into a codec."""
-    if resume and not (out / "state.pt").is_file():
-        raise UserError(f"--resume: {out} holds no state.pt; leave --resume out to begin")
     try:
         kind = torch.device(device).type
     except RuntimeError:
@@ -206,13 +206,8 @@ def _check_start(
     start: WorldActionModel | None,
     preset: str | None,
     sizes: dict[str, Any],
-    settings: TrainSettings,
 ) -> None:
     """Raise UserError if there is nothing to start from where there must be, or another size."""
-    if start is None and settings.trained != "all":
-        raise UserError(
-            f"train.trained={settings.trained} trains a part of a model: name the model with --init"
-        )
     if start is None and sizes.get("image_dim"):
         raise UserError(
             f"--preset {preset} reads CLIP features, which a model from scratch has not: name "

@@ -1,0 +1,44 @@
+"""What can be said about the arguments of a training before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from ..model.presets import preset as known_preset
+from ..shipped import find
+from .config import TrainSettings
+
+
+def check_arguments(
+    data: Sequence[Path | str],
+    out: Path | str,
+    preset: str | None,
+    settings: TrainSettings,
+    card: str | None,
+    init: Path | str | None,
+    resume: bool,
+) -> None:
+    """Raise UserError for folders that are not there, unknown names, and what excludes the other."""
+    known_preset(preset or "tiny")
+    if init is not None:
+        find(init)
+    elif settings.trained != "all":
+        raise UserError(
+            f"train.trained={settings.trained} trains a part of a model: name the model with --init"
+        )
+    for path in data:
+        if not Path(path).is_dir():
+            raise UserError(f"--data {path} is no folder; give one that holds meta/info.json")
+    if card is not None and card.endswith(".json") and not Path(card).is_file():
+        raise UserError(f"--card {card}: there is no such file")
+    out = Path(out)
+    if resume and not (out / "state.pt").is_file():
+        raise UserError(f"--resume: {out} holds no state.pt; leave --resume out to begin")
+    there = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {out}: {there} is a file; give another folder")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"--out {out}: {there} cannot be written; give another folder")
