@@ -45,7 +45,7 @@ class Probe:
     """Wraps a policy's parts for the length of a ``with`` block.
 
     Args:
-        policy: any ``WorldActionPolicy``; with guidance both branches count.
+        policy: any ``WorldActionPolicy``; both branches of guidance run in one evaluation.
         keep: keep every evaluation of the first branch in ``evaluations``.
 
     Attributes:
@@ -63,11 +63,12 @@ class Probe:
 
     def __enter__(self) -> Self:
         self.seconds = {part: [] for part in PARTS[:-1]}
-        codec, transformer = self.policy.model.codec, self.policy.model.transformer
+        codec, session = self.policy.model.codec, self.policy.session
         self._restore = [
             _wrap(codec, "encode_next", self._timed("encode")),
             _wrap(codec, "decode_next", self._timed("decode")),
-            _wrap(transformer, "step", self._step),
+            _wrap(session, "write", self._timed("KV write")),
+            _wrap(session, "evaluate", self._evaluate),
             _wrap(self.policy, "observe", self._outer(ends_chunk=False)),
             _wrap(self.policy, "act", self._outer(ends_chunk=True)),
         ]
@@ -104,18 +105,14 @@ class Probe:
 
         return wrapper
 
-    def _step(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        acting = len(args) > 4 or options.get("action") is not None
-        out = self._timed("evaluations" if acting else "KV write")(call, *args, **options)
-        number = len(self.seconds["evaluations"]) - 1
-        if acting and self.keep and number % self._branches == 0:
-            sigma = float(args[1][0, 0]) / 1000
-            self.evaluations.append(Evaluation(sigma, args[0].clone(), args[0] - sigma * out[0]))
+    def _evaluate(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        out = self._timed("evaluations")(call, *args, **options)
+        if self.keep:
+            noisy, timestep = args[0].video, args[0].timestep
+            sigma = timestep / 1000
+            clean = noisy - sigma * out[0][:1]
+            self.evaluations.append(Evaluation(sigma, noisy.clone(), clean))
         return out
-
-    @property
-    def _branches(self) -> int:
-        return 1 if self.policy.sampler.guidance == 1.0 else 2
 
     def _outer(self, ends_chunk: bool) -> Callable[..., Any]:
         def wrapper(call: Callable[..., Any], *args: Any, **options: Any) -> Any:

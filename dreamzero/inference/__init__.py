@@ -1,5 +1,8 @@
-"""Running a trained model: the closed-loop policy."""
+"""Running a trained model: the engine, its sessions, and the closed-loop policy over them."""
 
-from .policy import FAST, WorldActionPolicy, load_policy
+from .config import FAST, EngineConfig
+from .engine import Engine
+from .policy import WorldActionPolicy, load_policy
+from .session import Session
 
-__all__ = ["FAST", "WorldActionPolicy", "load_policy"]
+__all__ = ["FAST", "Engine", "EngineConfig", "Session", "WorldActionPolicy", "load_policy"]

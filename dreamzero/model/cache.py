@@ -37,17 +37,21 @@ class KVCache:
         self.frames = 0
         self.length = 0
 
+    def room(self, tokens: int) -> None:
+        """Raise ValueError unless ``tokens`` fit behind the valid ones."""
+        if self.length + tokens > self.capacity:
+            raise ValueError(
+                f"cache of {self.capacity} tokens cannot take {tokens} after {self.length}"
+            )
+
     def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Cached keys and values followed by new ones: ``[b, length + l, heads, head_dim]`` each.
 
         The new ones are written behind the valid part (and are overwritten by the next call
         unless ``advance`` makes them part of it), so that no tensor is ever concatenated.
         """
+        self.room(k.shape[1])
         end = self.length + k.shape[1]
-        if end > self.capacity:
-            raise ValueError(
-                f"cache of {self.capacity} tokens cannot take {k.shape[1]} after {self.length}"
-            )
         self.buffer[layer, 0, :, self.length : end] = k
         self.buffer[layer, 1, :, self.length : end] = v
         return self.buffer[layer, 0, :, :end], self.buffer[layer, 1, :, :end]

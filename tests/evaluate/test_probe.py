@@ -27,15 +27,16 @@ def test_counts_and_restores(
         np.testing.assert_array_equal(a.action, b.action)
     # ``predict`` sends the truth through the codec too: that is not the policy's time.
     assert probe.calls() == {
-        "encode": 1, "KV write": branches, "evaluations": 3 * branches, "decode": 2
+        "encode": 1, "KV write": 1, "evaluations": 3, "decode": 2
     }  # fmt: skip
+    assert len(watched.session.branches) == branches  # both run in one batch
     assert tuple(probe.milliseconds()) == PARTS and min(probe.milliseconds().values()) >= 0
     assert probe.chunk_s > 0 and len(probe.total_s) == 4
     assert len(probe.evaluations) == 3 * 4
     assert probe.evaluations[0].sigma == pytest.approx(0.999)
     assert probe.evaluations[0].clean.shape == probe.evaluations[0].noisy.shape
     for owner, name in (
-        (watched, "act"), (watched.model.transformer, "step"), (watched.model.codec, "encode_next")
+        (watched, "act"), (watched.session, "evaluate"), (watched.model.codec, "encode_next")
     ):  # fmt: skip
         assert name not in vars(owner)
 
