@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dreamzero.model.checkpoints import benchmark
+from dreamzero.model.checkpoints.importer import import_checkpoint
 from dreamzero.model.checkpoints.miniature import Widths, write_miniature
 from dreamzero.shipped import FOLDER, NAME
 
@@ -121,3 +122,18 @@ def test_bench_judges_the_memory(
     metrics = json.loads(out)["metrics"]
     assert metrics["import_memory_above_destination"]["value"] == peak / 1e9
     assert metrics["import_bound"]["value"] == pytest.approx(3.173741824)
+
+
+def test_guidance_of_an_imported_model_names_what_it_leads_away_from(
+    cli: Cli, public: Path, tmp_path: Path
+) -> None:
+    model = import_checkpoint(public / "droid", tmp_path / "model")
+    common = ("evaluate", "--policy", model, "--episodes", 1, "--workers", 1)
+    status, out, err = cli(*common, "--guidance", "5")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--guidance 5 of an imported model needs --negative-prompt TEXT" in err
+    status, _, err = cli(*common, "--negative-prompt", "blurry")
+    assert status == 2 and "is read with guidance only" in err
+    # With both it goes on, to where a model of this robot would be needed.
+    status, _, err = cli(*common, "--guidance", "5", "--negative-prompt", "blurry")
+    assert status == 2 and "tokenizer" in err

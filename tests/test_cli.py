@@ -155,6 +155,17 @@ def test_unknown_notebooks_and_parameters(cli: Cli, coin: Path) -> None:
     assert status == 2 and "use --out" in err
 
 
+def test_run_needs_the_device_that_is_asked_for(
+    cli: Cli, coin: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for choice in (("--device", "cuda"), ("-p", "device", "cuda:1")):
+        out = ("--notebooks", coin.parent, "--out", tmp_path / "out")
+        status, _, err = cli("run", "0", *choice, *out)
+        assert (status, err.count("\n")) == (2, 1) and "torch sees no GPU here; use cpu" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_run_lists_notebooks_and_parameters(cli: Cli, coin: Path) -> None:
     assert cli("run", "--notebooks", coin.parent)[1] == "00_coin\n"
     status, out, _ = cli("run", "coin", "--parameters", "--notebooks", coin.parent)

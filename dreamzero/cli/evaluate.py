@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
+
 
 def add(subparsers: Any) -> None:
+    from ..embodiments import tabletop
+
     parser = subparsers.add_parser(
         "evaluate",
         help="closed-loop success of a policy on the simulated tabletop",
@@ -20,13 +24,25 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--policy", required=True, help="model folder, or hold, replay, expert")
     parser.add_argument(
-        "--suite", action="append", help="seen, unseen-combination or unseen-look; may be repeated"
+        "--suite",
+        action="append",
+        help="seen, unseen-combination or unseen-look (default seen); may be repeated",
     )
     parser.add_argument("--episodes", type=int, default=200, help="scenes a suite (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="first scene (default 0)")
-    parser.add_argument("--robot", default="so101", help="arm of the tabletop (default so101)")
+    arms = [card.robot for card in tabletop.CARDS if card.has_action]
+    parser.add_argument(
+        "--robot", default="so101", help=f"arm of the tabletop: {', '.join(arms)} (default so101)"
+    )
     parser.add_argument("--steps", type=int, default=4, help="denoising steps (default 4)")
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance on video (default 1)")
+    parser.add_argument(
+        "--guidance", type=float, default=1.0, help="guidance on video (default 1: none)"
+    )
+    parser.add_argument(
+        "--negative-prompt",
+        metavar="TEXT",
+        help="what guidance leads away from; imported models were released with Wan's default one",
+    )
     parser.add_argument(
         "--execute-steps", type=int, help="actions of a chunk to execute (default: the whole chunk)"
     )
@@ -43,13 +59,17 @@ def run(args: argparse.Namespace) -> int:
     from ..report.record import RunRecord
 
     suites = args.suite or ["seen"]
+    if args.policy not in BASELINES:
+        _check_guidance(args)
     if args.out is not None:
         make_folder(args.out)
     sampler = SamplerConfig(steps=args.steps, guidance=args.guidance)
     parameters = {k: v for k, v in vars(args).items() if k not in ("function", "json")}
     record = RunRecord("evaluate", parameters=parameters, seed=args.seed, device="cpu")
     for suite in suites:
-        options: dict[str, Any] = {} if args.policy in BASELINES else {"sampler": sampler}
+        options: dict[str, Any] = {}
+        if args.policy not in BASELINES:
+            options = {"sampler": sampler, "negative_prompt": args.negative_prompt}
         result = evaluate(
             args.policy,
             suite,
@@ -75,3 +95,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
     return 0
+
+
+def _check_guidance(args: argparse.Namespace) -> None:
+    """Raise UserError where guidance would lead away from a prompt that nobody chose."""
+    from ..model.encoders import kind_of
+    from ..shipped import find
+
+    if args.negative_prompt is not None and args.guidance == 1.0:
+        raise UserError(
+            "--negative-prompt is read with guidance only: give --guidance, or leave it"
+        )
+    folder = find(args.policy) / "text_encoder"
+    if args.guidance == 1.0 or args.negative_prompt is not None or not folder.is_dir():
+        return
+    # Small models are trained with empty prompts, imported ones were guided by a sentence.
+    if kind_of(folder, "text encoder") != "WordEncoder":
+        raise UserError(
+            f"--guidance {args.guidance:g} of an imported model needs --negative-prompt TEXT: the "
+            "release used Wan's default one, which its checkpoints do not hold ('' for none)"
+        )

@@ -28,7 +28,11 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(function=lambda args: _help(parser))
     verbs = parser.add_subparsers(metavar="what", title="what")
 
-    emulate = verbs.add_parser("emulate", help="an arm that is not there, until Ctrl-C")
+    emulate = verbs.add_parser(
+        "emulate",
+        help="an arm that is not there, until Ctrl-C",
+        epilog="example: dreamzero robot emulate so101 --task push-red-left",
+    )
     emulate.add_argument("robot", nargs="?", default="so101", help="so101")
     emulate.add_argument("--at", default="pty", choices=["pty"], help="where it listens")
     emulate.add_argument("--physics", default="tabletop", choices=["tabletop", "lag"])
@@ -38,7 +42,12 @@ def add(subparsers: Any) -> None:
     emulate.add_argument("--json", action="store_true", help="the address as JSON")
     emulate.set_defaults(function=_emulate)
 
-    run = verbs.add_parser("run", help="let a policy move an arm")
+    run = verbs.add_parser(
+        "run",
+        help="let a policy move an arm",
+        epilog="example: dreamzero robot run --robot 'serial:///dev/ttyACM0?baud=1000000' --move "
+        "--policy tiny_so101 --instruction 'push the red block left'",
+    )
     run.add_argument(
         "--robot", required=True, help="address: sim://so101, serial:///dev/ttyACM0 ..."
     )
@@ -67,7 +76,11 @@ def add(subparsers: Any) -> None:
     run.add_argument("--json", action="store_true", help="the figures as JSON")
     run.set_defaults(function=_run)
 
-    identify = verbs.add_parser("identify", help="which servos answer on a serial port")
+    identify = verbs.add_parser(
+        "identify",
+        help="which servos answer on a serial port",
+        epilog="example: dreamzero robot identify --robot 'serial:///dev/ttyACM0?baud=1000000'",
+    )
     identify.add_argument("--robot", required=True, help="serial:///dev/ttyACM0?baud=1000000")
     identify.add_argument("--json", action="store_true", help="as JSON")
     identify.set_defaults(function=_identify)

@@ -89,11 +89,12 @@ class SamplerConfig:
             raise UserError(f"steps={self.steps}: denoising takes at least 1 step")
         if self.step_mask is not None:
             if len(self.step_mask) != self.steps:
-                raise ValueError(
-                    f"step_mask has {len(self.step_mask)} entries for {self.steps} steps"
+                raise UserError(
+                    f"step_mask has {len(self.step_mask)} entries and steps is {self.steps}: give "
+                    "one for each step"
                 )
             if not self.step_mask[0]:
-                raise ValueError("step_mask must evaluate the first step")
+                raise UserError("step_mask leaves out the first step, which must be evaluated")
             if self.reuse is not None:
                 raise UserError("a step mask and dynamic reuse exclude each other: give one")
         low, high = self.guidance_interval

@@ -101,8 +101,8 @@ def run(
         progress: show papermill's bar, one step a cell.
 
     Raises:
-        UserError: unknown profile or parameter, a longer result is in the way, or the notebook
-            itself raised a UserError.
+        UserError: unknown profile or parameter, no such device, a longer result is in the way, or
+            the notebook itself raised a UserError.
         NotebookFailed: the notebook raised anything else, or wrote no record.
     """
     paths.check_profile(profile)
@@ -111,6 +111,8 @@ def run(
     for name in (*given, "out_dir"):
         if name not in known:
             raise UserError(f"{notebook.name}: {closest(name, known, 'parameter')}")
+    if str(given.get("device", "cpu")).startswith("cuda"):
+        _need_gpu(str(given["device"]))
     folder = Path(out) if out is not None else paths.reports_dir(profile)
     target, staging = folder / notebook.name, folder / f".{notebook.name}.partial"
     paths.refuse_downgrade(target, profile)
@@ -134,6 +136,15 @@ def run(
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
     return target
+
+
+def _need_gpu(device: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"device {device}: torch sees no GPU here; use cpu (`dreamzero doctor` says more)"
+        )
 
 
 def _execute(notebook: Notebook, staging: Path, parameters: dict[str, Any], progress: bool) -> None:

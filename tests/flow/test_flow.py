@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dreamzero.errors import UserError
 from dreamzero.flow import (
     CoupledNoise,
     SamplerConfig,
@@ -126,7 +127,7 @@ def test_masked_steps_are_not_evaluated() -> None:
 
 
 def test_bad_masks_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 entries for 4 steps"):
+    with pytest.raises(UserError, match="3 entries and steps is 4: give one for each"):
         SamplerConfig(steps=4, step_mask=(True, True, False))
-    with pytest.raises(ValueError, match="first step"):
+    with pytest.raises(UserError, match="first step"):
         SamplerConfig(steps=2, step_mask=(False, True))

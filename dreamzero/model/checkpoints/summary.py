@@ -191,6 +191,11 @@ def _missing(layout: Layout, rows: Mapping[str, list[Any]], summary: Summary) ->
     for component, needed, why in needs:
         if needed and component not in has:
             summary.missing.append(f"{component}: {why}")
+    if ours and not sees_image and not _word_encoder(layout):
+        summary.missing.append(
+            "image branch: text-to-video weights have none (CLIP keys and values, img_emb), so the "
+            "first frame counts as the frame before the block alone; it runs, and may be fine-tuned"
+        )
     if layout.tokenizer is None and not _word_encoder(layout):
         summary.missing.append(
             "tokenizer: that of google/umt5-xxl"

@@ -79,6 +79,9 @@ def test_wan_22_without_image_encoder(tmp_path: Path) -> None:
     out = import_checkpoint(folder, tmp_path / "ours", options=ImportOptions(horizon=12))
     settings = json.loads((out / "transformer/config.json").read_text())
     assert (settings["image_dim"], settings["horizon"]) == (None, 12)
+    for path in (folder, out):
+        (line,) = [m for m in inspect_checkpoint(path).missing if m.startswith("image branch")]
+        assert "the first frame counts as the frame before the block alone" in line
     stored = tensors(out / "vae", "diffusion_pytorch_model")
     assert all(torch.equal(stored[n], t) for n, t in vae.state_dict().items())
     kept = json.loads((out / "vae/config.json").read_text())
