@@ -88,7 +88,9 @@ class Engine:
         return self.config.precision == "fp8" and not self.config.keep_originals
 
     def _fingerprint(self) -> int:
-        return hash(tuple((p.data_ptr(), p._version) for p in self.transformer.parameters()))
+        weights = self.transformer.parameters()
+        # Tensors made in inference mode have no version: nothing can be said of changes in place.
+        return hash(tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in weights))
 
     def tier(self, sampler: SamplerConfig) -> Tier:
         """What a chunk of this sampler may be called."""
@@ -141,6 +143,13 @@ class Engine:
             raise UserError(
                 f"engine: latents of {size[0]} x {size[1]} do not divide into patches of "
                 f"{config.patch_size[1]} x {config.patch_size[2]}: another canvas is needed"
+            )
+        grid = tuple(n // p for n, p in zip(size, config.patch_size[1:], strict=True))
+        if config.position_grid is not None and grid != tuple(config.position_grid):
+            raise UserError(
+                f"engine: latents of {size[0]} x {size[1]} are {grid[0]} x {grid[1]} patches; this "
+                f"model has places for {' x '.join(map(str, config.position_grid))}: another canvas "
+                "is needed"
             )
         needs, free = self.session_bytes(size, sampler.branches), self.free_bytes()
         if needs > free:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..flow import SamplerConfig, guide
 from ..model.blocks import ContextKV
 from ..model.cache import KVCache
@@ -99,8 +100,17 @@ class Session:
             branch.context = [_rows(kv, slice(i, i + 1)) for kv in context]
 
     def write(self, latents: Tensor) -> None:
-        """Observed latents ``[1, c, f, h, w]`` join the window at timestep 0."""
+        """Observed latents ``[1, c, f, h, w]`` join the window at timestep 0.
+
+        Raises:
+            UserError: of another canvas than the session was opened for.
+        """
         network, frames = self.engine.network, latents.shape[2]
+        wanted = (1, network.config.out_channels, frames, *self.size)
+        if tuple(latents.shape) != wanted:
+            raise UserError(
+                f"session: latents of shape {list(latents.shape)}; it was opened for {list(wanted)}"
+            )
         at = network.layout(self.cache.frames, frames, self.size, 0, 1)
         base = network.base(at, self._channels(frames))
         network.write(latents, base, at, self.cache, self._contexts[len(self.branches)])

@@ -8,57 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dreamzero import embodiments
-from dreamzero.data.normalize import FieldStatistics, Statistics
 from dreamzero.errors import UserError
 from dreamzero.flow import SamplerConfig
 from dreamzero.inference import WorldActionPolicy, load_policy
 from dreamzero.model.bundle import WorldActionModel
-from dreamzero.model.codecs.tiny import TinyCodec
-from dreamzero.model.presets import preset
-from dreamzero.model.text import WordEncoder
-from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.types import Policy
 
-CARD = embodiments.get("tabletop_so101").with_(memory_blocks=None)
-VIEW = CARD.views[0]
-
-
-def statistics() -> Statistics:
-    rng = np.random.default_rng(0)
-    state = {f.key: FieldStatistics.of(rng.normal(size=(50, f.width))) for f in CARD.state}
-    action = {f.key: FieldStatistics.of(rng.normal(size=(50, f.width))) for f in CARD.action}
-    return Statistics(state=state, action=action)
-
-
-@pytest.fixture(scope="module")
-def model() -> WorldActionModel:
-    torch.manual_seed(0)
-    transformer = DreamZeroTransformer(**preset("tiny"))
-    text = WordEncoder.fit([CARD.render_prompt("push the red block")], dim=128)
-    codec = TinyCodec(width_half=8, width_quarter=8, width_eighth=8)
-    made = WorldActionModel(transformer, codec, text, {CARD.name: (CARD, statistics())})
-    for module in (made.transformer, made.text_encoder, codec):
-        module.eval().requires_grad_(False)
-    return made
-
-
-def frames(count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {VIEW: rng.integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)}
-
-
-STATE = np.linspace(-0.5, 0.5, CARD.state_dim, dtype=np.float32)
-
-
-def episode(policy: WorldActionPolicy, chunks: int) -> list[np.ndarray]:
-    policy.reset("push the red block")
-    policy.observe(frames(1), STATE)
-    out = [policy.act().actions]
-    for i in range(1, chunks):
-        policy.observe(frames(8, i), STATE)
-        out.append(policy.act().actions)
-    return out
+from .toys import CARD, STATE, VIEW, episode, frames
 
 
 def test_it_is_a_policy_and_repeats_exactly(model: WorldActionModel) -> None:
