@@ -417,6 +417,23 @@ def test_a_new_robot_travels_with_its_adapter(
     }
 
 
+def test_plain_wan_learns_to_act(
+    tune: Callable[..., Path], imported: Path, plain: Path, tmp_path: Path
+) -> None:
+    """Weights without image branch, coders and robots: the recording brings the robot."""
+    lines = [line.split(":")[0] for line in inspect_checkpoint(plain).missing]
+    assert lines == ["image branch", "robots"]
+    theirs = json.loads((imported / "embodiment.json").read_text())["oxe_droid"]["card"]
+    card = tmp_path / "mine.json"
+    card.write_text(json.dumps(theirs | {"name": "mine"}))
+    policy = load_policy(tune(QUICK, init=plain, card=str(card)))
+    assert policy.card.name == "mine" and policy.model.image_encoder is None
+    policy.reset("push the block")
+    frame = np.zeros((1, 16, 32, 3), np.uint8)
+    policy.observe(dict.fromkeys(policy.card.views, frame), np.zeros(8, np.float32))
+    assert np.isfinite(policy.act().actions).all()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
