@@ -168,10 +168,15 @@ class Chunk:
         self._base = network.base(at, session._channels(frames))
         self._state = network.state(session.cast(state))
 
+    def inputs(self, video: Tensor, action: Tensor, tv: int, ta: int) -> Inputs:
+        """Of one evaluation at integer timesteps."""
+        modulation = self._network.modulation(tv, ta)
+        return Inputs(video, action, self._base, self._state, modulation, tv)
+
     def __call__(self, video: Tensor, action: Tensor, tv: int, ta: int) -> tuple[Tensor, Tensor]:
         session, sampler = self._session, self._session.sampler
         guided = sampler.guided(tv)
-        given = Inputs(video, action, self._base, self._state, self._network.modulation(tv, ta), tv)
+        given = self.inputs(video, action, tv, ta)
         velocity, actions = session.evaluate(given, 2 if guided else 1)
         if guided:
             return guide(velocity[:1], velocity[1:], sampler.guidance), actions

@@ -71,6 +71,16 @@ def describe_device(device: str) -> str:
     return device
 
 
+def driver() -> str | None:
+    """Version of the NVIDIA driver, None without one."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
+
+
 def processor() -> str:
     """Name of the CPU."""
     try:
