@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import bench_engine, bench_kernels
+from . import _bench_kernels, bench_engine
 
 if TYPE_CHECKING:
     from ..report.record import RunRecord
@@ -46,7 +46,7 @@ def add(subparsers: Any) -> None:
     bench_engine.add_arguments(parser)
     parser.add_argument("--out", type=Path, help="folder for the record as JSON")
     parser.add_argument("--json", action="store_true", help="print the run record")
-    bench_kernels.add_arguments(parser)
+    _bench_kernels.add_arguments(parser)
     parser.set_defaults(function=run)
 
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "checkpoint":
         return _checkpoint(args)
     if args.what == "kernels":
-        return bench_kernels.run(args)
+        return _bench_kernels.run(args)
     record, status = bench_engine.run(args)
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
