@@ -21,12 +21,12 @@ from .common import FP8, PREFERRED_FILE, capability, has_triton, preferred
 from .problems import (
     NEEDS_FP8,
     PROBLEMS,
-    TOLERANCE,
     WAN_14B,
     Maker,
     Problem,
     Sizes,
     relative_error,
+    tolerance,
 )
 
 TINY = Sizes(
@@ -206,7 +206,7 @@ def _percent(row: Row, problem: Problem, ceilings: Ceilings) -> None:
 def _judge(row: Row, backend: str, found: Sequence[Any], wanted: Sequence[Any]) -> None:
     errors = [relative_error(a, b) for a, b in zip(found, wanted, strict=True)]
     row.errors[backend] = max(errors)
-    limits = [2 * TOLERANCE[a.dtype] for a in found]
+    limits = [tolerance(row.name, a) for a in found]
     if any(not error <= limit for error, limit in zip(errors, limits, strict=True)):
         row.failed[backend] = f"differs from the reference by {max(errors):.1e}: no speed-up given"
 

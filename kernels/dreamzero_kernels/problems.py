@@ -318,3 +318,12 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3, FP8: 2e-2}
 """Relative RMS error allowed, by dtype of the result: what rounding alone may do."""
+
+
+def tolerance(name: str, result: Tensor) -> float:
+    """Relative RMS error allowed for one result of the problem ``name``."""
+    if name.startswith("fp8_linear") and result.dtype == torch.bfloat16:
+        return 2e-2  # Hopper's tensor cores keep about 14 bits of a sum of fp8 products
+    if "attention" in name and result.dtype == torch.float32:
+        return 1e-5  # exponentials and long sums
+    return TOLERANCE[result.dtype]
