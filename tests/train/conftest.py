@@ -29,15 +29,12 @@ VIEWS = ("exterior_1_left", "exterior_2_left", "wrist_left")
 
 
 def import_miniature(root: Path, widths: Widths = SHALLOW, seed: int = 0) -> Path:
-    """The folder of an import; its canvas is made small, which is a matter of the card alone."""
-    public = write_miniature(root / "droid", widths, seed)
+    """The folder of an import with small images."""
+    public = write_miniature(
+        root / "droid", widths, seed, image_px=(CANVAS[0] // 2, CANVAS[1] // 2)
+    )
     options = ImportOptions(tokenizer=write_tokenizer(root / "words"))
-    ours = import_checkpoint(public, root / "ours", options=options)
-    path = ours / "embodiment.json"
-    robots = json.loads(path.read_text())
-    robots["oxe_droid"]["card"]["canvas_px"] = CANVAS
-    path.write_text(json.dumps(robots))
-    return ours
+    return import_checkpoint(public, root / "ours", options=options)
 
 
 @pytest.fixture(scope="session")

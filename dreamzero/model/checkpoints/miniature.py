@@ -20,6 +20,7 @@ from .writer import ShardSet, appearing, progress_bar
 
 Shape = tuple[int, ...]
 SHARDS = 3
+IMAGE_PX = (176, 320)
 
 
 @dataclass(frozen=True)
@@ -277,8 +278,8 @@ def _config(w: Widths, rank: int | None) -> dict[str, Any]:
 
 _CONF = """\
 num_frames: 33
-image_resolution_width: 320
-image_resolution_height: 176
+image_resolution_width: WIDTH
+image_resolution_height: HEIGHT
 relative_action: true
 relative_action_keys: [joint_position]
 train_dataset:
@@ -322,7 +323,11 @@ def _metadata() -> dict[str, Any]:
 
 
 def write_miniature(
-    out: str | Path, widths: Widths | None = None, seed: int = 0, rank: int | None = None
+    out: str | Path,
+    widths: Widths | None = None,
+    seed: int = 0,
+    rank: int | None = None,
+    image_px: tuple[int, int] = IMAGE_PX,
 ) -> Path:
     """Write a checkpoint in the public layout: shards, index, config.json, experiment_cfg.
 
@@ -331,21 +336,28 @@ def write_miniature(
         widths: the toy's by default.
         seed: of the weights.
         rank: write a LoRA save of this rank instead.
+        image_px: height and width of each camera; a quarter of the canvas.
     """
     w = widths or Widths()
     shapes = release_shapes(w) if rank is None else lora_shapes(w, rank)
     tensors = random_tensors(shapes, seed)
     with appearing(Path(out)) as work:
         write_release(work, tensors, shards=SHARDS if rank is None else 1)
-        write_text_files(work, w, rank)
+        write_text_files(work, w, rank, image_px)
     return Path(out)
 
 
-def write_text_files(folder: Path, widths: Widths, rank: int | None = None) -> None:
+def write_text_files(
+    folder: Path,
+    widths: Widths,
+    rank: int | None = None,
+    image_px: tuple[int, int] = IMAGE_PX,
+) -> None:
     """``config.json`` and ``experiment_cfg`` of a checkpoint of these widths."""
     (folder / "config.json").write_text(json.dumps(_config(widths, rank), indent=2) + "\n")
     (folder / "experiment_cfg").mkdir()
-    (folder / "experiment_cfg/conf.yaml").write_text(_CONF)
+    conf = _CONF.replace("HEIGHT", str(image_px[0])).replace("WIDTH", str(image_px[1]))
+    (folder / "experiment_cfg/conf.yaml").write_text(conf)
     (folder / "experiment_cfg/metadata.json").write_text(json.dumps(_metadata(), indent=2) + "\n")
 
 
