@@ -28,13 +28,16 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {device}: torch sees no GPU here; use --device cpu")
-    if args.prefer and device == "cpu":
-        raise UserError("--prefer writes what was faster on a GPU; this run is on the CPU")
+    for flag in ("tune", "prefer"):
+        if getattr(args, flag) and device == "cpu":
+            raise UserError(f"--{flag} keeps what is faster on a GPU; this run is on the CPU")
     if args.threads:
         torch.set_num_threads(args.threads)
     names = args.ops.split(",") if args.ops else list(bench.PROBLEMS)
     parameters = {"ops": names, "compile": not args.no_compile, "threads": torch.get_num_threads()}
     record = RunRecord("bench-kernels", parameters=parameters, seed=0, device=device)
+    if args.tune:
+        record.notes["tiles"] = bench.tune(device)
     try:
         ceilings, rows = bench.measure(device, names, compiled=not args.no_compile)
     except ValueError as error:
@@ -114,6 +117,9 @@ def add_arguments(parser: Any) -> None:
     group.add_argument("--ops", metavar="A,B", help="operations (default: all)")
     group.add_argument("--device", help="cpu or cuda[:i] (default: the GPU if there is one)")
     group.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    group.add_argument(
+        "--tune", action="store_true", help="first find the fastest tile sizes on this GPU"
+    )
     group.add_argument(
         "--prefer", action="store_true", help="from now on use what was faster on this GPU"
     )

@@ -7,6 +7,7 @@ agrees: over the fastest of the alternatives, never over the slowest.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import time
@@ -28,6 +29,7 @@ from .problems import (
     relative_error,
     tolerance,
 )
+from .tiles import TUNED, Tile, candidates, keep, trial
 
 TINY = Sizes(
     batch=1, frames=2, frame=16, actions=8, dim=192, heads=3, ffn=512, cached=112, capacity=153,
@@ -140,6 +142,43 @@ def prefer(rows: Sequence[Row], device: str) -> dict[str, str]:
     PREFERRED_FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     preferred.cache_clear()
     return chosen
+
+
+def tune(device: str, seconds: float = 0.1) -> dict[str, Tile]:
+    """Time every candidate tile of the kernels with matrix products at 14B sizes and write the
+    fastest that agrees with the reference into ``tiles.json``; returns them. About a minute each."""
+    found: dict[str, Tile] = {}
+    compute_capability = capability(torch.empty(1, device=device))
+    for name, problem_name in TUNED.items():
+        if _too_old(problem_name, device):
+            continue
+        problem = PROBLEMS[problem_name](Maker(torch.bfloat16, device), WAN_14B)
+        wanted = problem.run("reference")
+        best = math.inf
+        for tile in candidates(name):
+            with trial(name, tile):
+                ms = _attempt(problem_name, problem, wanted, device, seconds)
+            if ms < best:
+                best, found[name] = ms, tile
+    keep(found, compute_capability)
+    return found
+
+
+def _attempt(
+    name: str, problem: Problem, wanted: Sequence[torch.Tensor], device: str, seconds: float
+) -> float:
+    """Milliseconds of our kernel; infinite where it does not fit the GPU or does not agree."""
+    from triton.compiler import CompilationError
+    from triton.runtime import OutOfResources
+
+    try:
+        found = problem.run("triton")
+    except (OutOfResources, CompilationError):
+        return math.inf
+    for a, b in zip(found, wanted, strict=True):
+        if not relative_error(a, b) <= tolerance(name, a):
+            return math.inf
+    return _time(partial(problem.call, "triton"), device, seconds).ms
 
 
 def driver() -> str | None:

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from .common import power_of_two
+from .tiles import Tile, pick
 
 
 @triton.jit
@@ -87,23 +88,20 @@ def attend_all(
     return acc / norm[:, None]
 
 
-def tile(
-    head_dim: int, queries: int, bytes_each: int, capability: int, sums: int = 1
-) -> dict[str, int]:
-    """Tile sizes, warps and stages for a GPU; small problems take small tiles.
+def tile(name: str, queries: int, bytes_each: int, capability: int, sums: int = 1) -> Tile:
+    """Tile sizes, warps and stages of ``name`` on a GPU; few queries take small tiles.
 
-    ``sums`` is how many attended tiles a program holds at once. Chosen so that nothing spills
-    (``resources.json``), not yet by timing.
+    ``sums`` is how many attended tiles a program holds at once. The defaults do not spill
+    (``resources.json``); timing is for ``tiles.json``.
     """
     if bytes_each == 4:
-        block_m, block_n, warps, stages = 32, 32, 4, 2
-    elif capability >= 90:
-        block_m, block_n, warps, stages = 128, 64, 8, 3 if sums == 1 else 2
+        block = {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
     else:
-        block_m, block_n, warps, stages = 128, 64 if sums == 1 else 32, 8, 2
-    return {
-        "BLOCK_M": min(block_m, max(16, power_of_two(queries))),
-        "BLOCK_N": block_n,
-        "num_warps": warps,
-        "num_stages": stages,
-    }
+        block = {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}
+        if capability >= 90:
+            block["num_stages"] = 3 if sums == 1 else 2
+        elif sums > 1:
+            block["BLOCK_N"] = 32
+        block = pick(name, capability, block)
+    block["BLOCK_M"] = min(block["BLOCK_M"], max(16, power_of_two(queries)))
+    return block

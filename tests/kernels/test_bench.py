@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from dreamzero_kernels import bench, common
+from dreamzero_kernels import bench, common, tiles
 from dreamzero_kernels.bench import Ceilings, Row, Timing
 from dreamzero_kernels.problems import PROBLEMS, Maker, Problem
 
@@ -110,6 +110,34 @@ def test_prefer_keeps_the_faster_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         common.preferred.cache_clear()
 
 
+def test_tune_keeps_the_fastest_tile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "tiles.json"
+    file.write_text('{"sm_80": {"cross_attention": {"BLOCK_M": 64}}}')
+    monkeypatch.setattr(tiles, "TILES_FILE", file)
+    monkeypatch.setattr(bench, "TUNED", {"cached_attention": "cached_attention_int"})
+    monkeypatch.setattr(bench, "WAN_14B", bench.TINY)
+
+    def attempt(name: str, *_: Any) -> float:
+        tile = tiles.pick("cached_attention", 90, {})
+        if tile["num_stages"] == 4:
+            return float("inf")
+        return abs(tile["BLOCK_N"] - 64) + abs(tile["BLOCK_M"] - 64) + tile["num_stages"]
+
+    monkeypatch.setattr(bench, "_attempt", attempt)
+    tiles.measured.cache_clear()
+    try:
+        best = {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
+        assert bench.tune("cpu") == {"cached_attention": best}
+        assert json.loads(file.read_text()) == {
+            "sm_80": {"cross_attention": {"BLOCK_M": 64}},
+            "sm_90": {"cached_attention": best},
+        }
+        assert tiles.pick("cached_attention", 90, {}) == best
+        assert tiles.pick("cached_attention", 100, {"BLOCK_M": 1}) == {"BLOCK_M": 1}
+    finally:
+        tiles.measured.cache_clear()
+
+
 def test_every_problem_belongs_to_an_operation() -> None:
     import dreamzero_kernels
 
@@ -124,7 +152,8 @@ def test_every_problem_belongs_to_an_operation() -> None:
     [
         (["--ops", "adaln,warp"], "--ops: no operation 'warp'"),
         (["--device", "cuda"], "torch sees no GPU"),
-        (["--prefer", "--device", "cpu"], "--prefer writes what was faster on a GPU"),
+        (["--tune", "--device", "cpu"], "--tune keeps what is faster on a GPU"),
+        (["--prefer", "--device", "cpu"], "--prefer keeps what is faster on a GPU"),
     ],
 )
 def test_refusals(cli: Cli, flags: list[str], message: str) -> None:

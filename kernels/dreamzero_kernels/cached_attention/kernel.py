@@ -59,7 +59,7 @@ def cached_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, cached: Tensor
     batch, queries, heads, head_dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     on_device = isinstance(cached, Tensor)
-    options = tile(head_dim, queries, q.element_size(), capability(q))
+    options = tile("cached_attention", queries, q.element_size(), capability(q))
     launch(
         cached_attention_kernel,
         (triton.cdiv(queries, options["BLOCK_M"]), batch * heads),

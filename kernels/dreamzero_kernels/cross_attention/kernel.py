@@ -65,7 +65,7 @@ def cross_attention(
     batch, queries, heads, head_dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     sums = 1 if image is None else 2
-    options = tile(head_dim, queries, q.element_size(), capability(q), sums)
+    options = tile("cross_attention", queries, q.element_size(), capability(q), sums)
     image_k, image_v = text if image is None else image
     launch(
         cross_attention_kernel,

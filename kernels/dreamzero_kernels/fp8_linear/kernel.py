@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..common import FP8, FP8_MAX, capability, launch, power_of_two, row_tile
 from ..rows import store_rows
+from ..tiles import Tile, pick
 
 
 @triton.jit
@@ -123,18 +124,20 @@ def quantize_rows(x: Tensor, quantized_dtype: torch.dtype = FP8) -> tuple[Tensor
     return out, out_scale
 
 
-def _tile(rows: int, bytes_each: int, compute_capability: int, heavy: bool) -> dict[str, int]:
+def _tile(rows: int, bytes_each: int, compute_capability: int, heavy: bool) -> Tile:
     """``heavy``: an epilogue with gate or residual, which a wider tile would have spill."""
     if bytes_each > 1:
         block = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32, "num_warps": 4, "num_stages": 2}
     elif rows <= 64:
         block = {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "num_warps": 4, "num_stages": 4}
-    elif compute_capability == 90 and not heavy:
-        block = {"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 128, "num_warps": 8, "num_stages": 3}
-    elif compute_capability >= 90:
-        block = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 128, "num_warps": 8, "num_stages": 4}
     else:
-        block = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "num_warps": 8, "num_stages": 3}
+        block = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 128, "num_warps": 8, "num_stages": 4}
+        if compute_capability == 90 and not heavy:
+            block |= {"BLOCK_N": 256, "num_stages": 3}
+        elif compute_capability < 90:
+            block |= {"BLOCK_K": 64, "num_stages": 3}
+        name = "fp8_linear_gated" if heavy else "fp8_linear"
+        block = pick(name, compute_capability, block)
     block["BLOCK_M"] = min(block["BLOCK_M"], max(16, power_of_two(rows)))
     return block
 
