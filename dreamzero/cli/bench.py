@@ -74,10 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return _checkpoint(args)
     if args.what == "kernels":
         return _bench_kernels.run(args)
-    record, status = bench_engine.run(args)
-    if args.json:
-        print(json.dumps(record.to_dict(), indent=1))
-    return status
+    return bench_engine.run(args)
 
 
 def _print(args: argparse.Namespace, record: RunRecord, title: str) -> None:

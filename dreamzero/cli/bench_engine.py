@@ -43,20 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
 
 
-def run(args: argparse.Namespace) -> tuple[RunRecord, int]:
-    """Measure; returns the record and an exit status: 1 when the numbers disagree."""
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; exit status 1 when the numbers disagree.
+
+    Under ``torchrun`` all processes compute one model's chunks together, and the first reports.
+    """
     import torch
 
     from ..errors import UserError
     from ..flow import SamplerConfig
-    from ..inference import Engine
+    from ..inference import Engine, parallel
     from ..report.record import RunRecord
 
     if min(args.chunks, args.steps, args.repeats) < 1:
         raise UserError("--chunks, --steps and --repeats must be at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    together = parallel.start()
+    device = args.device or "cpu"
+    if args.device is None and torch.cuda.is_available():
+        device = "cuda" if together is None else f"cuda:{torch.cuda.current_device()}"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine has no CUDA GPU; leave it out to use the CPU")
     model = _model(args, device)
@@ -66,14 +72,17 @@ def run(args: argparse.Namespace) -> tuple[RunRecord, int]:
     record = RunRecord("bench-engine", parameters=parameters, seed=0, device=device)
     sampler = SamplerConfig(steps=args.steps, guidance=args.guidance)
     with torch.inference_mode():
-        report = _measure(args, model, Engine(model.transformer), sampler)
+        engine = Engine(model.transformer, parallel=together)
+        report = _measure(args, model, engine, sampler)
     _summarise(record, report, model)
     record.notes |= {"report": report.to_dict(), "hardware": _hardware(device)}
-    if args.out is not None:
-        _write(args, record)
-    if not args.json:
-        print("\n".join(_lines(args, record, report)))
-    return record, 1 if report.disagreements else 0
+    record.parameters["processes"] = 1 if together is None else together.world
+    if together is None or together.first:
+        if args.out is not None:
+            _write(args, record)
+        shown = [json.dumps(record.to_dict(), indent=1)] if args.json else None
+        print("\n".join(shown or _lines(args, record, report)))
+    return 1 if report.disagreements else 0
 
 
 def _model(args: argparse.Namespace, device: str) -> WorldActionModel:
@@ -134,7 +143,8 @@ def _measure(
         policy = opened(chosen, engine)
         bench.use(policy).chunks(label, max(args.chunks // 4, 3))
         policy.session.close()
-    rounded = Engine(model.transformer, EngineConfig(precision="fp8", keep_originals=False))
+    eight = EngineConfig(precision="fp8", keep_originals=False)
+    rounded = Engine(model.transformer, eight, engine.parallel)
     policy = opened(SamplerConfig.flash(), rounded)
     bench.use(policy).fill().evaluations("fp8")
     bench.chunks("flash chunk, fp8", max(args.chunks // 4, 3))

@@ -148,7 +148,7 @@ class Bench:
                 session.write(latents[:, :, frames - per_block : frames])
             seen = Seen(
                 session.cast(latents[:, :, :frames]),
-                [branch.text for branch in session.branches],
+                session.texts,
                 session.cast(self._noise(1, 1, config.state_dim)),
                 self._features(),
                 session.first,
@@ -181,13 +181,13 @@ class Bench:
             self.report.memory_gib[label] = peak
         row = self._row(
             "whole chunk", label, None, times, info["tier"],
-            evaluations=info["evaluations"], branches=len(session.branches), kv_writes=1,
+            evaluations=info["evaluations"], branches=session.sampler.branches, kv_writes=1,
         )  # fmt: skip
         return row
 
     def evaluations(self, label: str) -> Row:
         """One evaluation of all branches at the position that ``fill`` went to."""
-        given, branches = self._inputs(), len(self.policy.session.branches)
+        given, branches = self._inputs(), self.policy.sampler.branches
         session = self.policy.session
         self._timed(lambda: session.evaluate(given, branches))
         times = [
@@ -209,12 +209,12 @@ class Bench:
             "engine": lambda: sample(session.chunk(seen.state), video, action, sampler),
         }
         given = self._inputs(seen.state, video, action)
-        branches = len(session.branches)
+        branches = session.sampler.branches
         once: dict[str, Callable[[], Any]] = {
             "kept": lambda: kept.velocity(seen, video, action, 999, 999),
             "engine": lambda: session.evaluate(given, branches),
         }
-        if compiled:
+        if compiled and self.engine.parallel is None:
             try:
                 once["compiled"] = self._compiled(given)
             except Exception as error:  # noqa: BLE001  no compiler here, or none that can

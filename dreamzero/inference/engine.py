@@ -15,6 +15,7 @@ from ..model.transformer import DreamZeroTransformer
 from .config import FAST, EngineConfig, Tier
 from .network import Inputs, Network
 from .ops import Ops, PlainOps
+from .parallel import Parallel, Share
 from .session import Session
 
 GIB = 2**30
@@ -41,20 +42,25 @@ class Engine:
     Args:
         transformer: on the device to run on.
         config: how to compute.
+        parallel: the processes that compute together (``parallel.start``), each with this model.
 
     Raises:
         UserError: options that this device does not have.
     """
 
     def __init__(
-        self, transformer: DreamZeroTransformer, config: EngineConfig | None = None
+        self,
+        transformer: DreamZeroTransformer,
+        config: EngineConfig | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
-        self.config = config or EngineConfig()
+        self.config, self.parallel = config or EngineConfig(), parallel
         self.transformer = transformer
         weight = transformer.proj_out.weight
         self.device, self.stored = weight.device, weight.dtype
         self.dtype = self.config.computes_in(self.stored)
-        self.graphs = self.config.uses("graphs", self.device)
+        # What crosses between processes is not captured.
+        self.graphs = self.config.uses("graphs", self.device) and parallel is None
         self.sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self.errors: Errors | None = None
         self._seen: int | None = None
@@ -96,18 +102,26 @@ class Engine:
         """What a chunk of this sampler may be called."""
         return self.config.tier(sampler, self.stored)
 
+    def share(self, branches: int) -> Share:
+        """What this process computes of a session: everything, unless others compute with it."""
+        if self.parallel is None:
+            return Share()
+        return self.parallel.share(branches, self.transformer.config.num_heads)
+
     def session_bytes(self, size: tuple[int, int], branches: int) -> int:
         """Device memory of one session, estimated: window, prompt, and an evaluation's activations.
 
         Args:
             size: latent height and width.
         """
-        config = self.transformer.config
+        config, share = self.transformer.config, self.share(branches)
+        branches = branches if share.branch is None else 1
         patch = config.patch_size
         frame = size[0] // patch[1] * (size[1] // patch[2])
         own = frame * config.frames_per_block + config.horizon + 1
         window = (1 + config.window_blocks * config.frames_per_block) * frame + config.horizon + 1
         prompt = TEXT_TOKENS + (IMAGE_TOKENS if config.image_dim else 0)
+        window //= 1 if share.tokens is None else share.tokens.size
         kept = 2 * config.num_layers * (window + prompt) * config.dim
         working = own * (8 * config.dim + 2 * config.ffn_dim)
         return branches * self.dtype.itemsize * (kept + working)

@@ -20,7 +20,8 @@ from ..model.coders import sinusoid
 from ..model.positions import sequence_rope, video_rope
 from ..model.transformer import DreamZeroTransformer
 from .ops import Layout, Ops
-from .weights import layers_of
+from .parallel import Tokens
+from .weights import Layer, layers_of
 
 # More pairs of timesteps than any sampler has; a table of modulations is a few MB at 14B.
 KEPT_TIMES = 128
@@ -176,13 +177,20 @@ class Network:
         return token
 
     def evaluate(
-        self, given: Inputs, at: Layout, cache: KVCache, context: list[ContextKV], rows: int = 1
+        self,
+        given: Inputs,
+        at: Layout,
+        cache: KVCache,
+        context: list[ContextKV],
+        rows: int = 1,
+        split: Tokens | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Velocities of one block; nothing is kept in the cache.
 
         Args:
             context: keys and values ``[b, ...]``; b branches run, whose cache rows come first.
             rows: branches whose actions are decoded.
+            split: the processes among which the tokens are divided, None: this one has all.
 
         Returns:
             video ``[b, c, f, h, w]`` and action ``[rows, k, a]``, float32.
@@ -193,7 +201,7 @@ class Network:
         branches = len(context[0].text[0])
         if len(x) != branches:
             x = x.expand(branches, -1, -1).contiguous()
-        x, y = self._blocks(x, given.modulation, at, cache, context)
+        x, y = self._blocks(x, given.modulation, at, cache, context, split)
         video = F.linear(y[:, : at.video], self.model.proj_out.weight, self.model.proj_out.bias)
         velocity = self._unpatch(video, at)
         action = self.model.action_decoder(x[:rows, at.video : at.video + at.actions])
@@ -206,13 +214,14 @@ class Network:
         at: Layout,
         cache: KVCache,
         context: list[ContextKV],
+        split: Tokens | None = None,
     ) -> None:
         """Keep the keys and values of observed ``latents [1 or b, c, f, h, w]`` at timestep 0."""
         x = self._video(latents, base)
         branches = len(context[0].text[0])
         if len(x) != branches:
             x = x.expand(branches, -1, -1).contiguous()
-        self._blocks(x, self.modulation(0, 0), at, cache, context, write=True)
+        self._blocks(x, self.modulation(0, 0), at, cache, context, split, write=True)
         cache.advance(at.frames, at.video)
 
     def _blocks(
@@ -222,29 +231,59 @@ class Network:
         at: Layout,
         cache: KVCache,
         context: list[ContextKV],
+        split: Tokens | None,
         write: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """All blocks; returns the tokens, and them under the head's norm and modulation."""
         ops, last, branches = self.ops, len(self.layers) - 1, len(x)
         cache.room(at.tokens)
+        whole = at
+        if split is not None:
+            x, at = x[:, split.mine(at.tokens)], split.layout(at)
         tables = [table.unbind(0) for table in modulation.blocks.unbind(0)]
         fp8 = self.layers[0].fp8
         y = ops.modulate(x, tables[0][1], tables[0][0], at, fp8)
         for i, (layer, kv) in enumerate(zip(self.layers, context, strict=True)):
             _, _, gate1, shift2, scale2, gate2 = tables[i]
             keys, values = cache.buffer[i, 0, :branches], cache.buffer[i, 1, :branches]
-            q = ops.operands(layer.qkv(y), layer, at, keys, values)
+            qkv = layer.qkv(y)
+            if split is None:
+                q = ops.operands(qkv, layer, at, keys, values)
+            else:
+                q = self._divided(qkv, layer, at, whole, keys, values, split)
             if write and i == last:
                 return x, x
-            heard = layer.out(ops.attend(q, keys, values, at).flatten(2))
-            x, y = ops.residual(x, heard, gate1, *layer.norm2, at, fp8)
+            heard = ops.attend(q, keys, values, whole)
+            heard = heard if split is None else split.to_tokens(heard)
+            x, y = ops.residual(x, layer.out(heard.flatten(2)), gate1, *layer.norm2, at, fp8)
             heard = layer.cross_out(ops.cross(layer.query(y), layer, kv))
             x, y = ops.residual(x, heard, None, scale2, shift2, at, fp8)
             shift, scale = tables[i + 1][:2] if i < last else modulation.head.unbind(0)
             grown = layer.down(layer.up(y, gelu=True))
             x, y = ops.residual(x, grown, gate2, scale, shift, at, fp8 and i < last)
         assert isinstance(y, Tensor)
+        if split is not None:
+            x, y = (split.gather(part, whole.tokens) for part in (x, y))
         return x, y
+
+    def _divided(
+        self,
+        qkv: Tensor,
+        layer: Layer,
+        at: Layout,
+        whole: Layout,
+        keys: Tensor,
+        values: Tensor,
+        split: Tokens,
+    ) -> Tensor:
+        """``Ops.operands`` for this process's tokens; the window then gets its heads of all."""
+        heads, dim = self.config.num_heads, self.model.head_dim
+        own = qkv.new_empty(2, len(qkv), at.tokens, heads, dim)
+        q = self.ops.operands(qkv, layer, at, own[0], own[1])
+        new = slice(whole.cached, whole.cached + whole.tokens)
+        keys[:, new] = split.to_heads(own[0], whole.tokens)
+        values[:, new] = split.to_heads(own[1], whole.tokens)
+        return split.to_heads(q, whole.tokens).contiguous()
 
     def _video(self, latents: Tensor, base: Tensor) -> Tensor:
         return base + F.linear(self._patches(latents.to(self.dtype)), self.patch)

@@ -36,7 +36,8 @@ class Session:
     """Made by ``Engine.open``. Both guidance branches run in one batch and share one buffer.
 
     Attributes:
-        branches: conditional first.
+        texts: prompt embeddings ``[1, l, text_dim]`` of all branches, conditional first.
+        branches: those that this process runs, conditional first.
         cache: window of all branches, ``[layers, 2, branches, capacity, heads, head_dim]``.
         first: first-frame channels of the window ``[1, c', f, h, w]``, for models that read them.
         evaluations: so far in this chunk.
@@ -52,12 +53,23 @@ class Session:
     ) -> None:
         self.engine, self.size, self.sampler = engine, size, sampler
         self.horizon, self.bytes = horizon, size_bytes
+        self.share = engine.share(sampler.branches)
         self.branches: list[Branch] = []
-        self.cache: KVCache = engine.network.model.new_cache(size, sampler.branches)
+        self.texts: list[Tensor] = []
+        self.cache = self._window()
         self.first: Tensor | None = None
         self.evaluations = 0
         self._contexts: dict[int, list[ContextKV]] = {}
         self._graphs = Graphs() if engine.graphs else None
+
+    def _window(self) -> KVCache:
+        model = self.engine.network.model
+        both = self.share.branch is None
+        cache: KVCache = model.new_cache(self.size, self.sampler.branches if both else 1)
+        if self.share.tokens is not None:
+            heads = model.config.num_heads // self.share.tokens.size
+            cache.buffer = cache.buffer[..., :heads, :].clone()
+        return cache
 
     def close(self) -> None:
         """Give the memory back; the session is over."""
@@ -71,7 +83,10 @@ class Session:
         self.engine.refresh()
         if self._graphs is not None and self.engine.network is not before:
             self._graphs = Graphs()
-        self.branches = [Branch(self.cast(text), []) for text in texts]
+        self.texts = [self.cast(text) for text in texts]
+        self.branches = [Branch(text, []) for text in self.texts]
+        if self.share.branch is not None:
+            self.branches = self.branches[self.share.branch :][:1]
         self.cache.reset()
         self.first = None
         if self.engine.transformer.config.image_dim is None:
@@ -113,7 +128,8 @@ class Session:
             )
         at = network.layout(self.cache.frames, frames, self.size, 0, 1)
         base = network.base(at, self._channels(frames))
-        network.write(latents, base, at, self.cache, self._contexts[len(self.branches)])
+        context = self._contexts[len(self.branches)]
+        network.write(latents, base, at, self.cache, context, self.share.tokens)
 
     def chunk(self, state: Tensor) -> Chunk:
         """Velocities of the next block for ``flow.sample``; ``state [1, 1, s]`` normalised."""
@@ -127,9 +143,15 @@ class Session:
         at = network.layout(
             self.cache.frames, given.video.shape[2], self.size, self.horizon, given.modulation.rows
         )
+        if self.share.branch is not None:
+            out = network.evaluate(
+                given, at, self.cache, self._contexts[1], split=self.share.tokens
+            )
+            video, action = self.share.velocities(*out)
+            return video[:branches], action
         context = self._contexts[branches]
         if self._graphs is None:
-            return network.evaluate(given, at, self.cache, context)
+            return network.evaluate(given, at, self.cache, context, split=self.share.tokens)
         return self._graphs.evaluate(network, given, at, self.cache, context)
 
     def info(self) -> dict[str, Any]:
@@ -138,7 +160,7 @@ class Session:
         found: dict[str, Any] = {
             "tier": self.engine.tier(self.sampler),
             "evaluations": self.evaluations,
-            "branches": len(self.branches),
+            "branches": self.sampler.branches,
             "cached_frames": self.cache.frames,
         }
         return found | ({} if errors is None else {"relative_errors": vars(errors)})

@@ -1,0 +1,132 @@
+"""``dreamzero bench engine``: a large model's path at toy width, refusals, and what it must not claim."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from dreamzero.cli import main
+from dreamzero.inference import Engine, WorldActionPolicy, benchmark, synthetic
+from dreamzero.inference.benchmark import Bench, Report
+from dreamzero.inference.ceilings import Ceilings, Work
+from dreamzero.model.bundle import WorldActionModel
+
+QUICK = ("--steps", "2", "--chunks", "2", "--repeats", "1")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small operands for the ceilings, and nothing compiled: this is about what is reported."""
+    monkeypatch.setattr(Ceilings, "measure", lambda *_: Ceilings(1e11, 1e10))
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+
+
+def test_everything_at_toy_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What fills the table on a GPU runs here: first frame, features, VAE, all variants."""
+    assert main(["bench", "engine", "--preset", synthetic.TOY, "--all", *QUICK, "--json",
+                 "--out", str(tmp_path)]) == 0  # fmt: skip
+    record = json.loads(capsys.readouterr().out)
+    (path,) = tmp_path.glob("*_toy_i2v.json")
+    assert json.loads(path.read_text())["notes"] == record["notes"]
+    assert {"commit", "dirty"} <= set(record["git"]) and "torch" in record["versions"]
+    report = record["notes"]["report"]
+    assert not report["disagreements"] and not report["unmeasured"]
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in report["rows"]:
+        rows.setdefault((row["what"], row["path"]), []).append(row)
+    for what, path in (("chunk", "reference"), ("chunk", "kept"), ("chunk", "engine"),
+                       ("canvas", "engine"), ("encode", "engine"), ("KV write", "engine"),
+                       ("scheduler", "engine"), ("decode", "engine")):  # fmt: skip
+        assert [row["cached_frames"] for row in rows[what, path]] == [1, 3, 5, 7]
+    (compiled,) = rows["evaluation", "compiled"]
+    assert compiled["cached_frames"] == 7
+    (fp8,) = rows["evaluation", "fp8"]
+    assert fp8["cached_frames"] == 7 and fp8["tier"] == "numeric"
+    (guided,) = rows["whole chunk", "guided chunk, step cache"]
+    held = [guided[k] for k in ("evaluations", "branches", "kv_writes", "tier")]
+    assert held == [4, 2, 1, "approximate"]
+    (flash,) = rows["whole chunk", "flash chunk"]
+    assert [flash[k] for k in ("evaluations", "branches")] == [1, 1]
+    assert 1e-4 < report["errors"]["fp8 video"] < 0.2
+    assert record["metrics"]["speedup_over_reference"]["value"] > 0
+
+
+def test_a_disagreement_forbids_speedups(
+    model: WorldActionModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(synthetic, "random_model", lambda *_: model)
+    evaluate = Engine(model.transformer).network.evaluate.__func__
+
+    def wrong(*given: Any, **options: Any) -> Any:
+        video, action = evaluate(*given, **options)
+        return video * 1.01, action
+
+    monkeypatch.setattr("dreamzero.inference.network.Network.evaluate", wrong)
+    assert main(["bench", "engine", "--preset", "tiny", *QUICK]) == 1
+    out = capsys.readouterr().out
+    assert "no speed-up is claimed: engine differs from the reference by" in out
+    assert "times as long" not in out
+    assert "not measured: torch.compile" in out
+
+
+def test_speedups_compare_the_same_position() -> None:
+    report = Report()
+    for path, times in (("reference", (30.0, 60.0)), ("engine", (10.0, 15.0))):
+        for frames, ms in zip((1, 3), times, strict=True):
+            report.rows.append(benchmark.Row("chunk", path, frames, ms, ms, ms, 1, "exact"))
+    assert report.speedups("chunk") == {"reference": [3.0, 4.0]}
+    report.disagreements.append("engine differs")
+    assert report.speedups("chunk") == {}
+
+
+def test_work_of_a_forward(model: WorldActionModel) -> None:
+    """Against the count by hand for the tiny model behind one frame."""
+    bench = Bench(WorldActionPolicy(model), repeats=1)
+    session = bench.policy.session
+    with torch.inference_mode():
+        bench.policy.reset("push the red block")
+        at = bench.engine.network.layout(1, 2, session.size, 8, 1)
+        work = Work.of(bench.engine, session, at)
+    tokens, text = 2 * 16 + 8 + 1, session.branches[0].text.shape[1]
+    matrices = 6 * 192 * 192 + 2 * 192 * 512
+    attention = 2 * 192 * (16 + tokens + text)
+    assert work.flops == 6 * tokens * 2 * (matrices + attention)
+    assert work.bytes == 4 * 6 * (matrices + 2 * 192 * (16 + tokens + text))
+    matmul, bandwidth = Ceilings(flops=work.flops, bytes=work.bytes * 2).percent(work, 1.0)
+    assert (matmul, bandwidth) == (100.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--preset", "huge"), "unknown preset 'huge'; known: tiny"),
+        (("--preset", "wan2.1-14b-droid"), "61 GiB of weights"),
+        (("--repeats", "0"), "must be at least 1"),
+        (("--device", "cuda"), "no CUDA GPU"),
+    ],
+)
+def test_mistakes_are_one_line(
+    given: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**34))
+    assert main(["bench", "engine", *given]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_the_large_preset_is_built_without_memory() -> None:
+    model = synthetic.random_model("wan2.1-14b-droid", "meta", torch.bfloat16)
+    card = model.card()
+    assert card.canvas_px == (352, 640) and model.latent_size() == (44, 80)
+    assert {p.dtype for p in model.transformer.parameters()} == {torch.bfloat16}
+    assert {p.device.type for p in model.transformer.parameters()} == {"meta"}
