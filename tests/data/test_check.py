@@ -199,7 +199,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["inspect", "{}/absent"], "is no folder"),
         (["check", "{}"], "no LeRobot dataset"),
         (["stats", "{}/d", "--card", "r2d2"], "unknown embodiment 'r2d2'"),
-        (["stats", "{}/d", "--card", "{}/x.json"], "holds no embodiment card"),
+        (["stats", "{}/d", "--card", "{}/x.json"], "there is no such file"),
         (["stats", "{}/d", "--card", "droid"], "needs 8 state dimensions"),
         (["chekc", "{}/d"], "did you mean check"),
         (["inspect"], "required: PATH"),
