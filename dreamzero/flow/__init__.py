@@ -1,7 +1,7 @@
 """Flow matching: noise schedules, the loss, and the samplers that solve the flow."""
 
 from .losses import Loss, add_noise, flow_loss, velocity_target
-from .samplers import STEP_MASKS, Reuse, SamplerConfig, guide, sample, solver_table, unipc
+from .samplers import STEP_MASKS, Guided, Reuse, SamplerConfig, guide, sample, solver_table, unipc
 from .schedule import (
     CoupledNoise,
     Noise,
@@ -14,6 +14,7 @@ from .schedule import (
 __all__ = [
     "STEP_MASKS",
     "CoupledNoise",
+    "Guided",
     "Loss",
     "Noise",
     "Reuse",

@@ -3,7 +3,7 @@
 The solver is diffusers' UniPC. Its state after any step is a fixed linear combination of the first
 noise and the velocities so far, so that it is asked once, on unit vectors, for all its coefficients
 (``solver_table``); a chunk then costs one small product an evaluation, and a step whose velocity is
-reused costs nothing at all.
+reused costs nothing at all. On a GPU a kernel does a step in one launch instead.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,19 @@ from torch import Tensor
 from ..errors import UserError
 from .schedule import sampling_sigmas, sampling_timesteps
 
+
+class Guided(NamedTuple):
+    """Velocities of both branches, not yet put together."""
+
+    conditional: Tensor
+    unconditional: Tensor
+    scale: float
+
+
 # (video, action, video timestep, action timestep) -> (video velocity, action velocity)
-VelocityFn = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+VelocityFn = Callable[[Tensor, Tensor, int, int], tuple[Tensor | Guided, Tensor]]
+
+Grid = tuple[int, float, float]  # steps, shift, final noise
 
 # The release's fixed masks: evaluations -> steps out of 16 that are evaluated.
 EVALUATED = {
@@ -52,9 +64,8 @@ class Reuse:
                     "step is skipped"
                 )
 
-    def skip(self, last: Tensor, before: Tensor) -> int:
-        """Steps to skip after two evaluations; reading the cosine waits for the device."""
-        alike = F.cosine_similarity(last.flatten(), before.flatten(), dim=0).item()
+    def skip(self, alike: float) -> int:
+        """Steps to skip when the last two velocities have this cosine."""
         return next((steps for cosine, steps in self.rules if alike > cosine), 0)
 
 
@@ -168,9 +179,7 @@ def _timesteps(steps: int, shift: float, final: float) -> list[int]:
 
 
 @lru_cache(maxsize=4096)
-def _weights(
-    grid: tuple[int, float, float], evaluated: tuple[int, ...], step: int, device: torch.device
-) -> Tensor:
+def _weights(grid: Grid, evaluated: tuple[int, ...], step: int, device: torch.device) -> Tensor:
     """Weights of [noise, one velocity an evaluation] for the state before ``step``, on the device.
 
     Args:
@@ -182,23 +191,77 @@ def _weights(
     return torch.stack([row[0], *parts]).float().to(device)
 
 
-class _Path:
-    """The starting noise and the velocities of one of the two modalities, as rows of one buffer."""
+class _Path(Protocol):
+    """How one of the two modalities gets from noise to data."""
 
-    def __init__(self, start: Tensor, evaluations: int, grid: tuple[int, float, float]) -> None:
+    def add(self, step: int, velocity: Tensor | Guided) -> None:
+        """The velocity evaluated at ``step``."""
+        ...
+
+    def state(self, step: int) -> Tensor:
+        """The sample before ``step``; steps since the last evaluation reuse its velocity."""
+        ...
+
+    def cosine(self) -> float:
+        """Between the last two velocities; reading it waits for the device."""
+        ...
+
+
+class _Table:
+    """The starting noise and all velocities as rows of one buffer; a state is a weighted sum."""
+
+    def __init__(self, start: Tensor, evaluations: int, grid: Grid) -> None:
         self.grid, self.shape = grid, start.shape
+        self.evaluated: tuple[int, ...] = ()
         self.rows = torch.empty(
             1 + evaluations, start.numel(), device=start.device, dtype=torch.float32
         )
         self.rows[0] = start.flatten()
 
-    def add(self, number: int, velocity: Tensor) -> None:
-        self.rows[1 + number] = velocity.flatten()
+    def add(self, step: int, velocity: Tensor | Guided) -> None:
+        self.evaluated = (*self.evaluated, step)
+        together = guide(*velocity) if isinstance(velocity, Guided) else velocity
+        self.rows[len(self.evaluated)] = together.flatten()
 
-    def state(self, evaluated: tuple[int, ...], step: int) -> Tensor:
-        """The sample before ``step``."""
-        weights = _weights(self.grid, evaluated, step, self.rows.device)
+    def state(self, step: int) -> Tensor:
+        weights = _weights(self.grid, self.evaluated, step, self.rows.device)
         return (weights @ self.rows[: len(weights)]).view(self.shape)
+
+    def cosine(self) -> float:
+        last = len(self.evaluated)
+        return F.cosine_similarity(self.rows[last], self.rows[last - 1], dim=0).item()
+
+
+class _Fused:
+    """Guidance, step and cosine in one kernel launch (``dreamzero_kernels.unipc_step``)."""
+
+    def __init__(self, start: Tensor, grid: Grid) -> None:
+        from dreamzero_kernels.unipc_step import solver_state
+
+        self.solver = solver_state(start, sampling_sigmas(*grid))
+        self.steps = torch.arange(grid[0], dtype=torch.int32, device=start.device)
+        self.done = 0
+
+    def add(self, step: int, velocity: Tensor | Guided) -> None:
+        if isinstance(velocity, Guided):
+            self._step(*velocity)
+        else:
+            self._step(velocity, None, 1.0)
+
+    def _step(self, conditional: Tensor, unconditional: Tensor | None, scale: float) -> None:
+        from dreamzero_kernels.unipc_step import unipc_step
+
+        step = self.steps[self.done : self.done + 1]
+        unipc_step(self.solver, conditional, unconditional, step, scale)
+        self.done += 1
+
+    def state(self, step: int) -> Tensor:
+        while self.done < step:
+            self._step(self.solver.velocity, None, 1.0)
+        return self.solver.sample
+
+    def cosine(self) -> float:
+        return float(self.solver.sums[0])
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
@@ -212,31 +275,36 @@ def sample(
     """Denoise one block. Nothing waits for the device but the decision of ``config.reuse``.
 
     Args:
-        velocity: guided velocities at integer timesteps; called once an evaluation.
+        velocity: at integer timesteps, called once an evaluation; with an attribute ``fused`` that
+            is true, steps are kernel launches.
         video: noise ``[b, c, f, h, w]``; action: noise ``[b, k, a]``.
 
     Returns:
         video latents (still at ``video_final_noise``) and actions, float32 of the same shapes.
     """
     steps = config.steps
-    grids = ((steps, config.shift, config.video_final_noise), (steps, config.shift, 0.0))
+    grids: tuple[Grid, Grid] = (
+        (steps, config.shift, config.video_final_noise),
+        (steps, config.shift, 0.0),
+    )
     video_times, action_times = (_timesteps(*grid) for grid in grids)
-    videos = _Path(video, config.evaluations, grids[0])
-    actions = _Path(action, config.evaluations, grids[1])
-    evaluated: tuple[int, ...] = ()
-    step = 0
+    fused = getattr(velocity, "fused", False)
+
+    def path(start: Tensor, grid: Grid) -> _Path:
+        return _Fused(start, grid) if fused else _Table(start, config.evaluations, grid)
+
+    videos, actions = path(video, grids[0]), path(action, grids[1])
+    step, evaluated = 0, 0
     while step < steps:
         if step:
-            video, action = videos.state(evaluated, step), actions.state(evaluated, step)
+            video, action = videos.state(step), actions.state(step)
         predicted = velocity(video, action, video_times[step], action_times[step])
-        videos.add(len(evaluated), predicted[0])
-        actions.add(len(evaluated), predicted[1])
-        evaluated = (*evaluated, step)
-        step += 1
+        videos.add(step, predicted[0])
+        actions.add(step, predicted[1])
+        step, evaluated = step + 1, evaluated + 1
         if config.step_mask is not None:
             while step < steps and not config.step_mask[step]:
                 step += 1
-        elif config.reuse is not None and len(evaluated) >= 2 and step < steps:
-            last = len(evaluated)
-            step += config.reuse.skip(videos.rows[last], videos.rows[last - 1])
-    return videos.state(evaluated, steps), actions.state(evaluated, steps)
+        elif config.reuse is not None and evaluated >= 2 and step < steps:
+            step += config.reuse.skip(videos.cosine())
+    return videos.state(steps), actions.state(steps)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +14,35 @@ from ..model.cache import KVCache
 from .network import Inputs, Modulation, Network
 from .ops import Layout
 
+Outputs = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, the tensors it reads and the ones it writes."""
+    """What replays an evaluation, the tensors it reads and the ones it writes."""
 
-    graph: torch.cuda.CUDAGraph
+    replay: Callable[[], None]
     inputs: Inputs
-    outputs: tuple[Tensor, Tensor]
+    outputs: Outputs
+
+
+def capture(call: Callable[[], Outputs], pool: Any) -> tuple[Callable[[], None], Outputs]:
+    """Record ``call`` in a CUDA graph; returns what runs it again, and where its results are.
+
+    Args:
+        pool: memory shared by graphs of which one runs at a time.
+    """
+    # Kernels are compiled and libraries make their workspaces before a capture, not in it.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        outputs = call()
+    return graph.replay, outputs
 
 
 class Graphs:
@@ -31,6 +54,7 @@ class Graphs:
     def __init__(self) -> None:
         self._captured: dict[tuple[int, ...], Captured] = {}
         self._context: list[ContextKV] | None = None
+        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     def keep(self, context: list[ContextKV]) -> list[ContextKV]:
         """The context at an address that stays: another prompt is copied over the last one."""
@@ -56,7 +80,7 @@ class Graphs:
             found = self._captured[key] = self._capture(network, given, at, cache, context)
         for old, new in zip(found.inputs.tensors(), given.tensors(), strict=True):
             old.copy_(new)
-        found.graph.replay()
+        found.replay()
         return found.outputs
 
     def _capture(
@@ -70,17 +94,8 @@ class Graphs:
         *own, blocks, head, action = (x.clone() for x in given.tensors())
         video, actions, base, state = own
         inputs = Inputs(video, actions, base, state, Modulation(blocks, head, action))
-        # Kernels are compiled and libraries make their workspaces before a capture, not in it.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                network.evaluate(inputs, at, cache, context)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = network.evaluate(inputs, at, cache, context)
-        return Captured(graph, inputs, outputs)
+        replay, outputs = capture(lambda: network.evaluate(inputs, at, cache, context), self._pool)
+        return Captured(replay, inputs, outputs)
 
 
 def _parts(context: list[ContextKV]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..flow import SamplerConfig, guide
+from ..flow import Guided, SamplerConfig
 from ..model.blocks import ContextKV
 from ..model.cache import KVCache
 from .graphs import Graphs
@@ -185,6 +185,7 @@ class Chunk:
     def __init__(self, session: Session, state: Tensor) -> None:
         network = session.engine.network
         self._session, self._network = session, network
+        self.fused = session.engine.config.uses("kernels", network.device)
         frames = network.config.frames_per_block
         at = network.layout(session.cache.frames, frames, session.size, session.horizon, 1)
         self._base = network.base(at, session._channels(frames))
@@ -195,13 +196,15 @@ class Chunk:
         modulation = self._network.modulation(tv, ta)
         return Inputs(video, action, self._base, self._state, modulation, tv)
 
-    def __call__(self, video: Tensor, action: Tensor, tv: int, ta: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, video: Tensor, action: Tensor, tv: int, ta: int
+    ) -> tuple[Tensor | Guided, Tensor]:
         session, sampler = self._session, self._session.sampler
         guided = sampler.guided(tv)
         given = self.inputs(video, action, tv, ta)
         velocity, actions = session.evaluate(given, 2 if guided else 1)
         if guided:
-            return guide(velocity[:1], velocity[1:], sampler.guidance), actions
+            return Guided(velocity[:1], velocity[1:], sampler.guidance), actions
         return velocity, actions
 
 

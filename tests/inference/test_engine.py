@@ -26,7 +26,12 @@ from .toys import STATE, episode, frames
 GOLDEN = Path(
     os.environ.get("DREAMZERO_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")
 )
-KERNELS = [EngineConfig(kernels="off"), EngineConfig(kernels="on")]
+# Kernels and graphs on and off. Here graphs are what ``recorded`` makes of them.
+COMPUTES = [
+    pytest.param(EngineConfig(kernels=kernels), graphs, id=f"kernels-{kernels}-graphs-{graphs}")
+    for kernels in ("off", "on")
+    for graphs in ("off", "on")
+]
 
 
 def golden(kind: str) -> list[Any]:
@@ -61,13 +66,37 @@ def open_golden(
     return session
 
 
+def recorded(engine: Engine, graphs: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Graphs without a GPU: an evaluation recorded over static tensors, whose replay, like a
+    graph's, reads those and writes those and nothing else."""
+    captures: list[Any] = []
+
+    def capture(call: Any, pool: Any) -> Any:
+        outputs = tuple(x.clone() for x in call())
+        captures.append(outputs)
+
+        def replay() -> None:
+            for old, new in zip(outputs, call(), strict=True):
+                old.copy_(new)
+
+        return replay, outputs
+
+    if not engine.graphs:
+        monkeypatch.setattr("dreamzero.inference.graphs.capture", capture)
+    engine.graphs = graphs == "on"
+    return captures
+
+
 @pytest.mark.parametrize("path", golden("infer"))
-@pytest.mark.parametrize("config", KERNELS, ids=lambda c: f"kernels-{c.kernels}")
+@pytest.mark.parametrize(("config", "captured"), COMPUTES)
 @torch.inference_mode()
-def test_blocks_over_a_window(path: Path, config: EngineConfig) -> None:
+def test_blocks_over_a_window(
+    path: Path, config: EngineConfig, captured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prefill, then evaluation and write of every block; twice, for a window starts clean."""
     case, transformer, given, expected = read(path)
     engine, row = Engine(transformer, config), slice(0, 1)
+    captures = recorded(engine, captured, monkeypatch)
     given = {k: v[row] if v.ndim > 1 else v for k, v in given.items()}
     per_block, horizon = case["config"]["num_frame_per_block"], transformer.config.horizon
     session = open_golden(engine, given, SamplerConfig(guidance=1.0), [given["context"]])
@@ -89,12 +118,16 @@ def test_blocks_over_a_window(path: Path, config: EngineConfig) -> None:
             session.write(given["clean_latents"][:, :, span])
         last = session.cache.buffer[-1, :, :, : session.cache.length]
         near(last, expected["cache_last_layer"][:, row])
+    # One a position, however often the window starts again.
+    assert len(captures) == (case["blocks"] if captured == "on" else 0)
 
 
 @pytest.mark.parametrize("path", golden("sample"))
-@pytest.mark.parametrize("config", KERNELS, ids=lambda c: f"kernels-{c.kernels}")
+@pytest.mark.parametrize(("config", "captured"), COMPUTES)
 @torch.inference_mode()
-def test_the_sampler(path: Path, config: EngineConfig) -> None:
+def test_the_sampler(
+    path: Path, config: EngineConfig, captured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case, transformer, given, expected = read(path)
     mask = case["step_mask"]
     sampler = SamplerConfig(
@@ -105,7 +138,9 @@ def test_the_sampler(path: Path, config: EngineConfig) -> None:
         video_final_noise=case["video_final_noise"] or 0.0,
     )
     prompts = [given["context"], given["context_negative"]]
-    session = open_golden(Engine(transformer, config), given, sampler, prompts)
+    engine = Engine(transformer, config)
+    recorded(engine, captured, monkeypatch)
+    session = open_golden(engine, given, sampler, prompts)
     session.write(given["clean_latents"][:, :, :1])
     noise = given["noisy_latents"], given["noisy_action"]
     video, action = sample(session.chunk(given["state"]), *noise, sampler)
