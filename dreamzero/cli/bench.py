@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_kernels, bench_engine
+from . import _bench_engine, _bench_kernels
 
 if TYPE_CHECKING:
     from ..report.record import RunRecord
@@ -43,7 +43,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--load", metavar="COMPONENT", help="checkpoint: load this one too (needs its memory)"
     )
-    bench_engine.add_arguments(parser)
+    _bench_engine.add_arguments(parser)
     parser.add_argument("--out", type=Path, help="folder for the record as JSON")
     parser.add_argument("--json", action="store_true", help="print the run record")
     _bench_kernels.add_arguments(parser)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return _checkpoint(args)
     if args.what == "kernels":
         return _bench_kernels.run(args)
-    return bench_engine.run(args)
+    return _bench_engine.run(args)
 
 
 def _print(args: argparse.Namespace, record: RunRecord, title: str) -> None:
