@@ -256,7 +256,9 @@ def test_lora_trains_what_the_release_trains() -> None:
     assert sum(counts.values()) == 19_169_280 + 89_413_664
 
 
-def test_the_whole_model_is_a_policy_again(tune: Callable[..., Path], imported: Path) -> None:
+def test_the_whole_model_is_a_policy_again(
+    tune: Callable[..., Path], imported: Path, tmp_path: Path
+) -> None:
     out = tune(QUICK)
     policy = load_policy(out)
     assert policy.card.canvas_px == CANVAS
@@ -273,6 +275,10 @@ def test_the_whole_model_is_a_policy_again(tune: Callable[..., Path], imported: 
         )
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert log[-1]["held_out_action"] > 0
+    back = export_checkpoint(out, tmp_path / "back", like=imported)
+    assert back.same_shards
+    again = import_checkpoint(back.path, tmp_path / "again")
+    assert all(torch.equal(t, after[n]) for n, t in weights(again / "transformer").items())
 
 
 def test_the_coders_alone(tune: Callable[..., Path], imported: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import UserError
 from .configs import read_config
 from .layouts import Layout, adapter_facts, open_layout
-from .names import canonical, join, pieces, to_release, vae_version
+from .names import EXTRA, canonical, join, pieces, to_release, vae_version
 from .peft_names import adapter_name_of_ours
 from .shards import Entry, Weights, parse_header
 from .writer import SHARD_BYTES, Progress, ShardFile, ShardSet, appearing, progress_bar
@@ -74,6 +74,9 @@ def export_checkpoint(
     if layout.kind not in ("ours", "adapter"):
         raise UserError(f"{path} is not an imported folder: give one that import wrote")
     model = layout.path if like is None else Path(like)
+    if like is not None and not any(part.component == EXTRA for part in layout.parts):
+        # What no module has does not come through a training; it is what it was.
+        layout.parts += [part for part in open_layout(model).parts if part.component == EXTRA]
     sources = _adapter(layout) if layout.kind == "adapter" else _sources(layout)
     headers = model / "release" / "headers"
     if like is not None and not headers.is_dir():
