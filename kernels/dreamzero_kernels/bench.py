@@ -268,7 +268,8 @@ def _time(call: Callable[[], Any], device: str, seconds: float) -> Timing:
             start = time.perf_counter()
             call()
             spent.append(1e3 * (time.perf_counter() - start))
-    points = statistics.quantiles(spent, n=20)
+    # A slow call may have been timed once.
+    points = statistics.quantiles(spent, n=20) if len(spent) > 1 else spent * 2
     return Timing(statistics.median(spent), points[0], points[-1], len(spent))
 
 

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .common import power_of_two
-from .tiles import Tile, pick
+from .tiles import Tile, big, pick
 
 
 @triton.jit
@@ -98,7 +98,7 @@ def tile(name: str, queries: int, bytes_each: int, capability: int, sums: int = 
         block = {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
     else:
         block = {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}
-        if capability >= 90:
+        if big(capability):
             block["num_stages"] = 3 if sums == 1 else 2
         elif sums > 1:
             block["BLOCK_N"] = 32

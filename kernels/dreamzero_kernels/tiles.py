@@ -33,6 +33,12 @@ def measured() -> dict[str, dict[str, Tile]]:
     return table
 
 
+def big(capability: int) -> bool:
+    """Whether a program may have over 200 KiB of shared memory: data-centre GPUs since Hopper.
+    Consumer ones (sm_89, sm_120) have 99 KiB."""
+    return 90 <= capability < 120
+
+
 def pick(name: str, capability: int, default: Tile) -> Tile:
     """The tile on trial, else the measured one, else ``default``."""
     return dict(_trial.get(name) or measured().get(f"sm_{capability}", {}).get(name) or default)

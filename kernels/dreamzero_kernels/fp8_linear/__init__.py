@@ -82,7 +82,7 @@ def fp8_linear(
         check(_OP, "residual", residual, shape, FLOATS, x.device, contiguous=3)
     require(out_dtype in FLOATS, f"{_OP}: out_dtype must be a float, got {out_dtype}")
     chosen = choose(_OP, x, backend, library=True)
-    if x.dtype == FP8 and not _has_fp8(x) and chosen != "reference":
+    if chosen != "reference" and x.dtype == FP8 and not _has_fp8(x):
         have = f"sm_{capability(x)}"
         require(backend == "auto", f"{_OP}: fp8 needs compute capability 8.9 or later, got {have}")
         chosen = "reference"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common import FP8, FP8_MAX, capability, launch, power_of_two, row_tile
 from ..rows import store_rows
-from ..tiles import Tile, pick
+from ..tiles import Tile, big, pick
 
 
 @triton.jit
@@ -134,7 +134,7 @@ def _tile(rows: int, bytes_each: int, compute_capability: int, heavy: bool) -> T
         block = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 128, "num_warps": 8, "num_stages": 4}
         if compute_capability == 90 and not heavy:
             block |= {"BLOCK_N": 256, "num_stages": 3}
-        elif compute_capability < 90:
+        elif not big(compute_capability):
             block |= {"BLOCK_K": 64, "num_stages": 3}
         name = "fp8_linear_gated" if heavy else "fp8_linear"
         block = pick(name, compute_capability, block)
