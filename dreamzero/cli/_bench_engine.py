@@ -143,6 +143,7 @@ def _measure(
         policy = opened(chosen, engine)
         bench.use(policy).chunks(label, max(args.chunks // 4, 3))
         policy.session.close()
+    engine.close()  # its weights would be counted with the others
     eight = EngineConfig(precision="fp8", keep_originals=False)
     rounded = Engine(model.transformer, eight, engine.parallel)
     policy = opened(SamplerConfig.flash(), rounded)

@@ -18,13 +18,15 @@ from torch import Tensor
 from ..flow import sample
 from ..model import conditioning
 from .ceilings import Ceilings, Work
+from .compiled_ops import CompiledOps
 from .network import Inputs, Network
-from .ops import PlainOps
 from .policy import WorldActionPolicy
 from .reference import Reference, Seen
 
+Pair = tuple[Tensor, Tensor]
 # Relative error allowed between the engine and the plain path, by the dtype both compute in.
 BARS = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+ROUNDED = 0.2
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Bench:
         action = self._noise(1, session.horizon, config.action_dim)
         plain, kept = Reference(transformer, sampler), Reference(transformer, sampler, keep=True)
         kept.prepare(seen)
-        chunks: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+        chunks: dict[str, Callable[[], Pair]] = {
             "reference": lambda: plain.chunk(seen, video, action),
             "kept": lambda: kept.chunk(seen, video, action),
             "engine": lambda: sample(session.chunk(seen.state), video, action, sampler),
@@ -220,7 +222,11 @@ class Bench:
             except Exception as error:  # noqa: BLE001  no compiler here, or none that can
                 line = str(error).strip().splitlines()[0]
                 self.report.unmeasured.append(f"torch.compile: {type(error).__name__}: {line}")
-        self._agree(chunks, seen.latents.shape[2])
+        frames, wanted = seen.latents.shape[2], chunks["reference"]()
+        for path in ("kept", "engine"):
+            self._agree(path, chunks[path](), wanted, frames)
+        if "compiled" in once:
+            self._agree("compiled", once["compiled"](), once["engine"](), frames)
         tiers = dict.fromkeys(("reference", "kept", "compiled"), "exact")
         for what, paths in (("chunk", chunks), ("evaluation", once)):
             times: dict[str, list[float]] = {name: [] for name in paths}
@@ -238,18 +244,15 @@ class Bench:
                     branches=branches,
                 )  # fmt: skip
 
-    def _agree(self, chunks: dict[str, Callable[[], tuple[Tensor, Tensor]]], frames: int) -> None:
-        wanted = chunks["reference"]()
-        bar = BARS[self.engine.stored]
-        for path in ("kept", "engine"):
-            got = chunks[path]()
-            error = max(float((a - b).norm() / b.norm()) for a, b in zip(got, wanted, strict=True))
-            self.report.errors[path] = max(self.report.errors.get(path, 0.0), error)
-            exact = path != "engine" or self.engine.config.exact(self.engine.stored)
-            if not error < (bar if exact else 0.2):
-                self.report.disagreements.append(
-                    f"{path} differs from the reference by {error:.1e} behind {frames} frames"
-                )
+    def _agree(self, path: str, got: Pair, wanted: Pair, frames: int) -> None:
+        """Note how far a path's video and action are from the plain one's."""
+        error = max(float((a - b).norm() / b.norm()) for a, b in zip(got, wanted, strict=True))
+        self.report.errors[path] = max(self.report.errors.get(path, 0.0), error)
+        rounds = path == "engine" and not self.engine.config.exact(self.engine.stored)
+        if not error < (ROUNDED if rounds else BARS[self.engine.stored]):
+            self.report.disagreements.append(
+                f"{path} differs from the reference by {error:.1e} behind {frames} frames"
+            )
 
     def _stages(self) -> None:
         """The engine's parts at this position; the window is left as it was."""
@@ -282,9 +285,7 @@ class Bench:
 
     def _compiled(self, given: Inputs) -> Callable[[], Any]:
         """The same network with Inductor's code between its products instead of kernels."""
-        ops = PlainOps(self.engine.transformer.config.eps)
-        for name in ("modulate", "residual", "operands", "cross"):
-            setattr(ops, name, torch.compile(getattr(ops, name), dynamic=False))
+        ops = CompiledOps(self.engine.transformer.config.eps)
         network, session = Network(self.engine.network.model, ops), self.policy.session
         modulation = network.modulation(999, 999)
         own = Inputs(given.video, given.action, given.base, given.state, modulation)

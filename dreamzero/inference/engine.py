@@ -132,10 +132,19 @@ class Engine:
             taken = sum(session.bytes for session in self.sessions)
             return int(self.config.memory_gib * GIB) - taken
         if self.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.device)[0]
+            idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(
+                self.device
+            )
+            return torch.cuda.mem_get_info(self.device)[0] + idle
         import psutil
 
         return int(psutil.virtual_memory().available)
+
+    def close(self) -> None:
+        """End all sessions and let go of the weights; the engine is over."""
+        for session in list(self.sessions):
+            session.close()
+        del self.network
 
     def open(
         self,

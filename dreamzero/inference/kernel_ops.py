@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dreamzero_kernels.adaln import adaln, adaln_fp8
 from dreamzero_kernels.cached_attention import HEAD_DIMS, cached_attention
+from dreamzero_kernels.common import choose
 from dreamzero_kernels.cross_attention import cross_attention
 from dreamzero_kernels.gated_residual_norm import gated_residual_norm, gated_residual_norm_fp8
 from dreamzero_kernels.qk_norm_rope import qk_norm_rope, rms_norm
@@ -55,8 +56,9 @@ class KernelOps:
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, at: Layout) -> Tensor:
         if q.shape[-1] not in HEAD_DIMS:  # toy models
             return PlainOps(self.eps).attend(q, keys, values, at)
-        # The number, not the tensor: a graph belongs to one position, and a library may be chosen.
-        return cached_attention(q, keys, values, at.cached)
+        # A library takes the number (a graph belongs to one position), the kernel reads the tensor.
+        library = choose("cached_attention", q, "auto", library=True) == "library"
+        return cached_attention(q, keys, values, at.cached if library else at.offset)
 
     def cross(self, query: Tensor, layer: Layer, context: ContextKV) -> Tensor:
         q = rms_norm(query, layer.norm_query, self.eps).unflatten(-1, context.text[0].shape[2:])

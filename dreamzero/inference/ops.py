@@ -130,7 +130,7 @@ class PlainOps:
         heads, dim = keys.shape[2:]
         width, end = heads * dim, at.cached + at.tokens
         qk = qkv[..., : 2 * width].unflatten(-1, (2, width)).float()
-        qk = qk * _inverse_rms(qk, self.eps) * layer.norm_qk
+        qk = qk * inverse_rms(qk, self.eps) * layer.norm_qk
         turned = torch.view_as_complex(qk.unflatten(-1, (heads, -1, 2))) * at.rope[:, None, None]
         q, k = torch.view_as_real(turned).flatten(-2).unbind(2)
         keys[:, at.cached : end] = k
@@ -143,7 +143,7 @@ class PlainOps:
 
     def cross(self, query: Tensor, layer: Layer, context: ContextKV) -> Tensor:
         wide = query.float()
-        q = (wide * _inverse_rms(wide, self.eps) * layer.norm_query).to(query.dtype)
+        q = (wide * inverse_rms(wide, self.eps) * layer.norm_query).to(query.dtype)
         q = q.unflatten(-1, context.text[0].shape[2:])
         return attend_context(q, context).flatten(2)
 
@@ -154,5 +154,6 @@ def attend_context(q: Tensor, context: ContextKV) -> Tensor:
     return out if context.image is None else out + attend(q, *context.image)
 
 
-def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """``[..., 1]``, what RMSNorm multiplies ``x [..., d]`` by."""
     return x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()

@@ -80,9 +80,9 @@ def joined(layers: list[nn.Linear], share: bool) -> nn.Linear:
         share: let the layers' own parameters become views of the joined one, so that the weights
             are in memory once; their values stay.
     """
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = torch.cat([layer.bias for layer in layers])
-    if share:
+    weight = _together([layer.weight.detach() for layer in layers])
+    bias = _together([layer.bias.detach() for layer in layers])
+    if share and weight.data_ptr() != layers[0].weight.data_ptr():
         start = 0
         for layer in layers:
             rows = slice(start, start := start + len(layer.weight))
@@ -91,6 +91,17 @@ def joined(layers: list[nn.Linear], share: bool) -> nn.Linear:
     made.weight = nn.Parameter(weight, requires_grad=False)
     made.bias = nn.Parameter(bias, requires_grad=False)
     return made
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    """The parts below one another; without a copy where they lie so already."""
+    first, size = parts[0], sum(part.numel() for part in parts)
+    ends = [first.data_ptr() + sum(p.nbytes for p in parts[:i]) for i in range(len(parts))]
+    storages = {part.untyped_storage().data_ptr() for part in parts}
+    whole = first.untyped_storage().nbytes() == size * first.element_size()
+    if first.is_cuda and whole and len(storages) == 1 and [p.data_ptr() for p in parts] == ends:
+        return first.as_strided((sum(len(p) for p in parts), *first.shape[1:]), first.stride())
+    return torch.cat(parts)
 
 
 def layers_of(transformer: DreamZeroTransformer, fp8: bool, offload: bool = False) -> list[Layer]:

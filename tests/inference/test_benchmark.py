@@ -46,6 +46,7 @@ def test_everything_at_toy_width(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert [row["cached_frames"] for row in rows[what, path]] == [1, 3, 5, 7]
     (compiled,) = rows["evaluation", "compiled"]
     assert compiled["cached_frames"] == 7
+    assert report["errors"]["compiled"] < 1e-5
     (fp8,) = rows["evaluation", "fp8"]
     assert fp8["cached_frames"] == 7 and fp8["tier"] == "numeric"
     (guided,) = rows["whole chunk", "guided chunk, step cache"]
