@@ -97,7 +97,10 @@ def train(
     device: str = "cpu",
     progress: bool = True,
 ) -> RunRecord:
-    """Train a world action model on recordings and write it to ``out``.
+    """Train a world action model on recordings and write it, or an adapter, to ``out``.
+
+    One process on one device. Tried on CPUs, with small models and with imported checkpoints in
+    miniature; not on a GPU nor on released weights. 14B whole needs sharding, which is not here.
 
     Args:
         data: LeRobot datasets; several robots may be mixed, they take turns.

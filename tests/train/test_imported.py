@@ -405,6 +405,19 @@ def test_resume_continues_bit_for_bit(
         trainer(tmp_path / "parts", replace(base, fingerprint="0")).run(resume=True, progress=False)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("trained", ["all", "lora"])
+def test_training_on_a_gpu(
+    tune: Callable[..., Path], imported: Path, tmp_path: Path, trained: Any
+) -> None:
+    """Frozen weights stay in bfloat16 there, encoders leave when they have been read."""
+    out = tune(replace(QUICK, trained=trained, bf16=True), device="cuda")
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert all(row["gradient"] > 0 for row in rows)
+    folder = out if trained == "all" else merge_lora(imported, out, tmp_path / "merged")
+    assert load_policy(folder, device="cuda").card.name == "oxe_droid"
+
+
 # --- robots ---
 
 
