@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(record.to_dict(), indent=1))
     else:
         print(_table(record, ceilings, rows))
-    return 1 if any(row.errors.keys() & row.failed.keys() for row in rows) else 0
+    return 1 if any(row.wrong for row in rows) else 0
 
 
 def _fill(record: RunRecord, ceilings: Ceilings | None, rows: list[Row]) -> None:

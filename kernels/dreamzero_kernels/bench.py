@@ -83,6 +83,12 @@ class Row:
     matrix: dict[str, float] = field(default_factory=dict)
 
     @property
+    def wrong(self) -> bool:
+        """Whether a result differed from the reference's, or our own kernel broke."""
+        ours = self.failed.get("triton", "").startswith("failed")
+        return ours or any(why.startswith("differs") for why in self.failed.values())
+
+    @property
     def speedup(self) -> float | None:
         """Fastest alternative over ours; None where ours was not run or did not agree."""
         others = [t.ms for b, t in self.timings.items() if b != "triton" and b not in self.failed]
@@ -204,30 +210,33 @@ def _row(name: str, device: str, ceilings: Ceilings | None, compiled: bool, seco
     if compiled:
         torch._dynamo.reset()
         runs["compiled"] = replace(problem, function=torch.compile(problem.function))
+    # All results first: timing an operation that works in place changes its inputs.
     wanted: tuple[torch.Tensor, ...] = ()
-    for backend in ("reference", "compiled", "library", "triton"):
-        if backend not in runs:
-            continue
-        here = runs[backend]
-        real = "reference" if backend == "compiled" else backend
-        if backend == "triton" and not (cuda and has_triton()):
-            row.failed[backend] = "needs a GPU and triton"
-            continue
-        if cuda and _too_old(name, device) and backend != "reference":
-            row.failed[backend] = "fp8 needs compute capability 8.9 or later"
-            continue
-        try:
-            found = here.run(real)
-            wanted = wanted or found
-            _judge(row, backend, found, wanted)
-            row.timings[backend] = _time(partial(here.call, real), device, seconds)
-        except torch.OutOfMemoryError:
-            row.failed[backend] = "out of memory"
-            if not wanted:
-                break  # nothing to check the others against
-        except (RuntimeError, ValueError) as error:
-            # The library refuses some shapes, and a compiler may be missing.
-            row.failed[backend] = (str(error).strip() or repr(error)).split("\n")[0][:160]
+    for timing in (False, True):
+        for backend in ("reference", "compiled", "library", "triton"):
+            if backend not in runs or (timing and backend not in row.errors):
+                continue
+            real = "reference" if backend == "compiled" else backend
+            missing = _missing(name, backend, device)
+            if missing:
+                row.failed[backend] = missing
+                continue
+            try:
+                if timing:
+                    call = partial(runs[backend].call, real)
+                    row.timings[backend] = _time(call, device, seconds)
+                else:
+                    found = runs[backend].run(real)
+                    wanted = wanted or found
+                    _judge(row, backend, found, wanted)
+            except torch.OutOfMemoryError:
+                row.failed[backend] = "out of memory"
+                if backend == "reference":
+                    return row  # nothing to hold the others against
+            except Exception as error:  # the library refuses shapes, a compiler is missing
+                text = str(error).strip() or repr(error)
+                row.failed[backend] = f"failed: {text.splitlines()[0][:160]}"
+        wanted = ()
     if ceilings is not None:
         _percent(row, problem, ceilings)
     return row
@@ -248,6 +257,15 @@ def _judge(row: Row, backend: str, found: Sequence[Any], wanted: Sequence[Any]) 
     limits = [tolerance(row.name, a) for a in found]
     if any(not error <= limit for error, limit in zip(errors, limits, strict=True)):
         row.failed[backend] = f"differs from the reference by {max(errors):.1e}: no speed-up given"
+
+
+def _missing(name: str, backend: str, device: str) -> str:
+    """Why a backend cannot run here, or ""."""
+    if backend == "triton" and not (device.startswith("cuda") and has_triton()):
+        return "needs a GPU and triton"
+    if backend != "reference" and device.startswith("cuda") and _too_old(name, device):
+        return "fp8 needs compute capability 8.9 or later"
+    return ""
 
 
 def _too_old(name: str, device: str) -> bool:

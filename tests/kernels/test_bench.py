@@ -76,6 +76,25 @@ def test_speedup_is_over_the_fastest_other() -> None:
     assert timed(reference=8.0).speedup is None
 
 
+def test_what_makes_a_run_fail() -> None:
+    row = timed(reference=1.0)
+    row.failed = {"triton": "needs a GPU and triton", "library": "failed: takes multiples of 16"}
+    assert not row.wrong
+    for failed in ({"compiled": "differs from the reference"}, {"triton": "failed: no PTX"}):
+        row.failed = failed
+        assert row.wrong
+
+
+def test_refusing_library_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no kernel image\nat a.cpp:12")
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", refuse)
+    _, (row,) = bench.measure("cpu", ["cross_attention"], compiled=False, seconds=0.01)
+    assert row.failed["library"] == "failed: no kernel image"
+    assert row.timings.keys() == {"reference"}
+
+
 def test_percent_of_the_ceilings() -> None:
     problem = PROBLEMS["cached_attention"](
         Maker(torch.bfloat16, "cpu"), bench.Sizes(frames=1, frame=4, dim=64, heads=1, cached=8, capacity=40)
