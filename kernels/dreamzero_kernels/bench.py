@@ -174,12 +174,9 @@ def _attempt(
     name: str, problem: Problem, wanted: Sequence[torch.Tensor], device: str, seconds: float
 ) -> float:
     """Milliseconds of our kernel; infinite where it does not fit the GPU or does not agree."""
-    from triton.compiler import CompilationError
-    from triton.runtime import OutOfResources
-
     try:
         found = problem.run("triton")
-    except (OutOfResources, CompilationError):
+    except _failures():
         return math.inf
     for a, b in zip(found, wanted, strict=True):
         if not relative_error(a, b) <= tolerance(name, a):
@@ -233,7 +230,7 @@ def _row(name: str, device: str, ceilings: Ceilings | None, compiled: bool, seco
                 row.failed[backend] = "out of memory"
                 if backend == "reference":
                     return row  # nothing to hold the others against
-            except Exception as error:  # the library refuses shapes, a compiler is missing
+            except _failures() as error:
                 text = str(error).strip() or repr(error)
                 row.failed[backend] = f"failed: {text.splitlines()[0][:160]}"
         wanted = ()
@@ -257,6 +254,15 @@ def _judge(row: Row, backend: str, found: Sequence[Any], wanted: Sequence[Any]) 
     limits = [tolerance(row.name, a) for a in found]
     if any(not error <= limit for error, limit in zip(errors, limits, strict=True)):
         row.failed[backend] = f"differs from the reference by {max(errors):.1e}: no speed-up given"
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What refusals look like: of shapes by the library, of a missing or a failing compiler."""
+    if not has_triton():
+        return (RuntimeError, ValueError)
+    from triton.errors import TritonError
+
+    return (RuntimeError, ValueError, TritonError)
 
 
 def _missing(name: str, backend: str, device: str) -> str:
