@@ -10,6 +10,7 @@ import pytest
 import torch
 from dreamzero_kernels import common
 from dreamzero_kernels.adaln import adaln, adaln_fp8
+from dreamzero_kernels.bench import operation
 from dreamzero_kernels.cached_attention import cached_attention
 from dreamzero_kernels.common import FP8, group_index
 from dreamzero_kernels.fp8_linear import fp8_linear, quantize_rows
@@ -191,13 +192,15 @@ def test_kernels_need_a_gpu_or_the_interpreter() -> None:
         problem.call("cuda")
 
 
-def test_preferred_names_backends() -> None:
+def test_preferred_names_backends_that_exist() -> None:
     table = json.loads(common.PREFERRED_FILE.read_text(encoding="utf-8"))
     assert {"cpu", "default"} <= table.keys()
-    for choices in table.values():
-        for name, backend in choices.items():
-            assert any(problem.startswith(name) for problem in PROBLEMS), name
-            assert backend in ("triton", "reference", "library")
+    made = dict(problems(ODD["branches"], torch.bfloat16, "cpu"))
+    for key, choices in table.items():
+        assert key in ("cpu", "default") or key.removeprefix("sm_").isdigit(), key
+        for op, backend in choices.items():
+            own = [problem for name, problem in made.items() if operation(name) == op]
+            assert any(backend in problem.backends for problem in own), (key, op, backend)
 
 
 def test_cached_attention_takes_a_number_or_a_tensor() -> None:
