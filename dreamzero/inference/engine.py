@@ -204,7 +204,8 @@ def _answers(network: Network) -> tuple[Tensor, Tensor, Tensor]:
         image = noise(1, IMAGE_TOKENS, config.image_dim).to(network.dtype)
     extra = config.in_channels - config.out_channels
     first = noise(1, extra, 1 + frames, *size) if extra else None
-    context, cache = model.encode_context(text, image), model.new_cache(size)
+    context = network.prepare(network.context(text, image))
+    cache = model.new_cache(size)
     latents = noise(1, config.out_channels, 1, *size)
     at = network.layout(0, 1, size, 0, 1)
     base = network.base(at, None if first is None else first[:, :, :1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..model.blocks import ContextKV
 from ..model.cache import KVCache
 from .network import Inputs, Modulation, Network
-from .ops import Layout
+from .ops import Context, Layout, batch_of
 
 Outputs = tuple[Tensor, Tensor]
 
@@ -71,10 +71,10 @@ class Graphs:
         given: Inputs,
         at: Layout,
         cache: KVCache,
-        context: list[ContextKV],
+        context: list[Context],
     ) -> tuple[Tensor, Tensor]:
         """``Network.evaluate`` by replay; the outputs are overwritten by the next one."""
-        key = (at.cached, at.frames, at.rows, len(context[0].text[0]))
+        key = (at.cached, at.frames, at.rows, batch_of(context))
         found = self._captured.get(key)
         if found is None:
             found = self._captured[key] = self._capture(network, given, at, cache, context)
@@ -89,7 +89,7 @@ class Graphs:
         given: Inputs,
         at: Layout,
         cache: KVCache,
-        context: list[ContextKV],
+        context: list[Context],
     ) -> Captured:
         *own, blocks, head, action = (x.clone() for x in given.tensors())
         video, actions, base, state = own

@@ -11,7 +11,7 @@ from dreamzero_kernels.qk_norm_rope import qk_norm_rope, rms_norm
 from torch import Tensor
 
 from ..model.blocks import ContextKV
-from .ops import Layout, PlainOps, attend_context
+from .ops import Context, Layout, PlainOps, attend_context
 from .weights import Activation, Layer
 
 
@@ -60,11 +60,16 @@ class KernelOps:
         library = choose("cached_attention", q, "auto", library=True) == "library"
         return cached_attention(q, keys, values, at.cached if library else at.offset)
 
-    def cross(self, query: Tensor, layer: Layer, context: ContextKV) -> Tensor:
+    def prepare(self, layer: Layer, context: ContextKV) -> Context:
+        """Nothing: the kernel reads keys and values."""
+        return context
+
+    def cross(self, query: Tensor, layer: Layer, context: Context) -> Tensor:
+        assert isinstance(context, ContextKV)
         q = rms_norm(query, layer.norm_query, self.eps).unflatten(-1, context.text[0].shape[2:])
         if q.shape[-1] not in HEAD_DIMS:
-            return attend_context(q, context).flatten(2)
-        return cross_attention(q, context.text, context.image).flatten(2)
+            return layer.cross_out(attend_context(q, context).flatten(2))
+        return layer.cross_out(cross_attention(q, context.text, context.image).flatten(2))
 
 
 def _rows(table: Tensor, x: Tensor) -> Tensor:

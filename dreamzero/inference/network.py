@@ -19,7 +19,7 @@ from ..model.cache import KVCache
 from ..model.coders import sinusoid
 from ..model.positions import sequence_rope, video_rope
 from ..model.transformer import DreamZeroTransformer
-from .ops import Layout, Ops
+from .ops import Context, Layout, Ops, batch_of
 from .parallel import Tokens
 from .weights import Layer, layers_of
 
@@ -158,6 +158,15 @@ class Network:
         offset = torch.tensor([cached], dtype=torch.int32, device=device)
         return Layout(frames, height, width, actions, cached, offset, rope, groups, rows)
 
+    def context(self, text: Tensor, image: Tensor | None) -> list[ContextKV]:
+        """Cross-attention's keys and values of prompts ``[b, l, text_dim]``, once an episode."""
+        return self.model.encode_context(text, image)
+
+    def prepare(self, context: list[ContextKV]) -> list[Context]:
+        """The same as the forwards read it."""
+        pairs = zip(self.layers, context, strict=True)
+        return [self.ops.prepare(layer, kv) for layer, kv in pairs]
+
     def base(self, at: Layout, first: Tensor | None) -> Tensor:
         """``Inputs.base`` of the frames at ``at``; first: ``[b, in - out channels, f, h, w]``."""
         bias = self.model.patch_embedding.bias
@@ -181,7 +190,7 @@ class Network:
         given: Inputs,
         at: Layout,
         cache: KVCache,
-        context: list[ContextKV],
+        context: list[Context],
         rows: int = 1,
         split: Tokens | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -198,7 +207,7 @@ class Network:
         tokens = [self._video(given.video, given.base), self._action(given), given.state]
         longest = max(len(part) for part in tokens)
         x = torch.cat([part.expand(longest, -1, -1) for part in tokens], dim=1)
-        branches = len(context[0].text[0])
+        branches = batch_of(context)
         if len(x) != branches:
             x = x.expand(branches, -1, -1).contiguous()
         x, y = self._blocks(x, given.modulation, at, cache, context, split)
@@ -213,12 +222,12 @@ class Network:
         base: Tensor,
         at: Layout,
         cache: KVCache,
-        context: list[ContextKV],
+        context: list[Context],
         split: Tokens | None = None,
     ) -> None:
         """Keep the keys and values of observed ``latents [1 or b, c, f, h, w]`` at timestep 0."""
         x = self._video(latents, base)
-        branches = len(context[0].text[0])
+        branches = batch_of(context)
         if len(x) != branches:
             x = x.expand(branches, -1, -1).contiguous()
         self._blocks(x, self.modulation(0, 0), at, cache, context, split, write=True)
@@ -230,7 +239,7 @@ class Network:
         modulation: Modulation,
         at: Layout,
         cache: KVCache,
-        context: list[ContextKV],
+        context: list[Context],
         split: Tokens | None,
         write: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -256,7 +265,7 @@ class Network:
             heard = ops.attend(q, keys, values, whole)
             heard = heard if split is None else split.to_tokens(heard)
             x, y = ops.residual(x, layer.out(heard.flatten(2)), gate1, *layer.norm2, at, fp8)
-            heard = layer.cross_out(ops.cross(layer.query(y), layer, kv))
+            heard = ops.cross(layer.query(y), layer, kv)
             x, y = ops.residual(x, heard, None, scale2, shift2, at, fp8)
             shift, scale = tables[i + 1][:2] if i < last else modulation.head.unbind(0)
             grown = layer.down(layer.up(y, gelu=True))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..model.attention import attend
 from ..model.blocks import ContextKV
-from .weights import Activation, Layer
+from .weights import Activation, Dense, Layer
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,30 @@ class Layout:
     def tokens(self) -> int:
         """New tokens."""
         return len(self.rope)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A short prompt with what stands around it multiplied in: two thin products are left.
+
+    Attributes:
+        keys: ``[b, d, heads * n]``, each head's under its own channels, gains and scale included.
+        values: ``[b, heads * n, d]``, through the output projection.
+        heads: for the softmax.
+    """
+
+    keys: Tensor
+    values: Tensor
+    heads: int
+
+
+Context = ContextKV | Folded
+
+
+def batch_of(context: list[Context]) -> int:
+    """Branches whose prompts these are."""
+    first = context[0]
+    return len(first.keys if isinstance(first, Folded) else first.text[0])
 
 
 class Ops(Protocol):
@@ -86,8 +110,12 @@ class Ops(Protocol):
         """Attention over the cached and the new tokens, ``[b, l, heads, head_dim]``."""
         ...
 
-    def cross(self, query: Tensor, layer: Layer, context: ContextKV) -> Tensor:
-        """Normalise the query, attend to text and image: ``[b, l, d] -> [b, l, d]``."""
+    def prepare(self, layer: Layer, context: ContextKV) -> Context:
+        """What ``cross`` reads of a prompt, made once."""
+        ...
+
+    def cross(self, query: Tensor, layer: Layer, context: Context) -> Tensor:
+        """Normalise the query, attend to text and image, project: ``[b, l, d] -> [b, l, d]``."""
         ...
 
 
@@ -141,11 +169,33 @@ class PlainOps:
         end = at.cached + at.tokens
         return attend(q, keys[:, :end], values[:, :end])
 
-    def cross(self, query: Tensor, layer: Layer, context: ContextKV) -> Tensor:
+    def prepare(self, layer: Layer, context: ContextKV) -> Context:
+        keys, values = context.text
+        batch, count, heads, dim = keys.shape
+        out = layer.cross_out
+        # Worth it, and the same numbers, for a small model's few words in full precision.
+        short = 2 * count <= dim and keys.device.type == "cpu" and keys.dtype == torch.float32
+        if context.image is not None or not short or not isinstance(out, Dense):
+            return context
+        gained = keys.permute(0, 2, 3, 1) * layer.norm_query.view(heads, dim, 1) * dim**-0.5
+        spread = keys.new_zeros(batch, heads, dim, heads, count)
+        own = torch.arange(heads)
+        spread[:, own, :, own] = gained.transpose(0, 1)
+        weight = out.weight.t().unflatten(0, (heads, dim))
+        projected = values.transpose(1, 2) @ weight
+        return Folded(spread.flatten(3).flatten(1, 2), projected.flatten(1, 2), heads)
+
+    def cross(self, query: Tensor, layer: Layer, context: Context) -> Tensor:
         wide = query.float()
-        q = (wide * inverse_rms(wide, self.eps) * layer.norm_query).to(query.dtype)
+        scale = inverse_rms(wide, self.eps)
+        if isinstance(context, Folded):
+            scores = (query @ context.keys).mul_(scale).unflatten(-1, (context.heads, -1))
+            heard = scores.softmax(-1).flatten(2) @ context.values
+            bias = layer.cross_out.bias
+            return heard if bias is None else heard.add_(bias)
+        q = (wide * scale * layer.norm_query).to(query.dtype)
         q = q.unflatten(-1, context.text[0].shape[2:])
-        return attend_context(q, context).flatten(2)
+        return layer.cross_out(attend_context(q, context).flatten(2))
 
 
 def attend_context(q: Tensor, context: ContextKV) -> Tensor:

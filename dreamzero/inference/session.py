@@ -14,6 +14,7 @@ from ..model.blocks import ContextKV
 from ..model.cache import KVCache
 from .graphs import Graphs
 from .network import Inputs
+from .ops import Context
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -59,7 +60,7 @@ class Session:
         self.cache = self._window()
         self.first: Tensor | None = None
         self.evaluations = 0
-        self._contexts: dict[int, list[ContextKV]] = {}
+        self._contexts: dict[int, list[Context]] = {}
         self._graphs = Graphs() if engine.graphs else None
 
     def _window(self) -> KVCache:
@@ -104,12 +105,14 @@ class Session:
         text = torch.cat([branch.text for branch in self.branches])
         if image is not None:
             image = image.expand(len(text), -1, -1)
-        context = self.engine.network.model.encode_context(text, image)
+        network = self.engine.network
+        context = network.context(text, image)
         if self._graphs is not None:
             context = self._graphs.keep(context)
         count = len(self.branches)
         self._contexts = {
-            n: [_rows(kv, slice(0, n)) for kv in context] for n in range(1, count + 1)
+            n: network.prepare([_rows(kv, slice(0, n)) for kv in context])
+            for n in range(1, count + 1)
         }
         for i, branch in enumerate(self.branches):
             branch.context = [_rows(kv, slice(i, i + 1)) for kv in context]

@@ -12,8 +12,17 @@ from torch import Tensor, nn
 from ..model.blocks import Block
 from ..model.transformer import DreamZeroTransformer
 
+GELU = (2 / torch.pi) ** 0.5
 # Activations: plain, or as (float8_e4m3fn rows, one float32 scale a row) from a norm that made them so.
 Activation = Tensor | tuple[Tensor, Tensor]
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU's tanh form. On a CPU as the logistic function it equals, which is twice as fast there."""
+    if x.device.type != "cpu":
+        return F.gelu(x, approximate="tanh")
+    y = (x * x).mul_(2 * GELU * 0.044715).add_(2 * GELU)
+    return y.mul_(x).sigmoid_().mul_(x)
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Dense:
     def __call__(self, x: Activation, gelu: bool = False) -> Tensor:
         assert isinstance(x, Tensor)
         y = F.linear(x, self.weight, self.bias)
-        return F.gelu(y, approximate="tanh") if gelu else y
+        return gelu_tanh(y) if gelu else y
 
 
 @dataclass(frozen=True)
