@@ -246,7 +246,13 @@ class WorldActionPolicy:
             if name not in frames:
                 raise UserError(f"observation lacks view {key!r}; it has {', '.join(frames)}")
             view = np.asarray(frames[name])
-            views.append(view[None] if view.ndim == 3 else view)
+            view = view[None] if view.ndim == 3 else view
+            if view.dtype != np.uint8 or view.ndim != 4 or view.shape[-1] != 3 or not view.size:
+                raise UserError(
+                    f"view {key!r} is {view.dtype} {list(view.shape)}; frames are uint8 "
+                    "[t, h, w, 3]"
+                )
+            views.append(view)
         return compose(views, self.card.layout, self.card.canvas_px)
 
 

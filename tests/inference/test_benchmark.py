@@ -10,9 +10,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from torch import Tensor
 
 from dreamzero.cli import main
-from dreamzero.inference import Engine, WorldActionPolicy, benchmark, synthetic
+from dreamzero.errors import UserError
+from dreamzero.flow import SamplerConfig
+from dreamzero.inference import Engine, EngineConfig, WorldActionPolicy, benchmark, synthetic
 from dreamzero.inference.benchmark import Bench, Report
 from dreamzero.inference.ceilings import Ceilings, Work
 from dreamzero.model.bundle import WorldActionModel
@@ -125,9 +128,36 @@ def test_mistakes_are_one_line(
     assert message in err and err.count("\n") == 1
 
 
-def test_the_large_preset_is_built_without_memory() -> None:
+@pytest.mark.parametrize("kernels", ["off", "on"])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@torch.inference_mode()
+def test_the_large_preset_without_memory(kernels: Any, guidance: float) -> None:
+    """14B in shapes alone: a whole window, every forward at its real size."""
     model = synthetic.random_model("wan2.1-14b-droid", "meta", torch.bfloat16)
-    card = model.card()
-    assert card.canvas_px == (352, 640) and model.latent_size() == (44, 80)
+    size, sampler = model.latent_size(), SamplerConfig(steps=1, guidance=guidance)
+    assert model.card().canvas_px == (352, 640)
+    assert size == (44, 80)
     assert {p.dtype for p in model.transformer.parameters()} == {torch.bfloat16}
-    assert {p.device.type for p in model.transformer.parameters()} == {"meta"}
+    engine = Engine(model.transformer, EngineConfig(kernels=kernels, memory_gib=20))
+    session = engine.open(size, sampler)
+    kept = session.cache.buffer.nbytes
+    assert kept == sampler.branches * 40 * 2 * (9 * 880 + 25) * 5120 * 2
+    assert kept < session.bytes < 1.2 * kept
+
+    def some(*shape: int) -> Tensor:
+        return torch.empty(shape, device="meta")
+
+    session.reset([some(1, 512, 4096)] * sampler.branches)
+    session.begin(some(1, 257, 1280), some(1, 20, 9, *size))
+    session.write(some(1, 16, 1, *size))
+    for block in range(4):
+        chunk = session.chunk(some(1, 1, 64))
+        given = chunk.inputs(some(1, 16, 2, *size), some(1, 24, 32), 999, 999)
+        video, action = session.evaluate(given, sampler.branches)
+        assert video.shape == (sampler.branches, 16, 2, *size)
+        assert action.shape == (1, 24, 32)
+        assert session.cache.length == (1 + 2 * block) * 880
+        session.write(some(1, 16, 2, *size))
+    with pytest.raises(UserError, match="close one, switch guidance off"):
+        engine.open(size, SamplerConfig(steps=1, guidance=5.0))
+        engine.open(size, SamplerConfig(steps=1, guidance=5.0))

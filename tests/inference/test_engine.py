@@ -344,8 +344,9 @@ def test_mistakes_are_named(model: WorldActionModel) -> None:
     policy = WorldActionPolicy(model)
     policy.reset("push the red block")
     view = next(iter(frames(1)))
-    with pytest.raises(UserError, match="uint8"):
-        policy.observe({view: frames(1)[view].astype(np.float32)}, STATE)
+    for wrong in (frames(1)[view].astype(np.float32), frames(1)[view][..., 0], frames(0)[view]):
+        with pytest.raises(UserError, match=r"frames are uint8 \[t, h, w, 3\]"):
+            policy.observe({view: wrong}, STATE)
     with pytest.raises(UserError, match="opened for"), torch.inference_mode():
         policy.session.write(torch.zeros(1, 24, 1, 8, 10))
     # Views of other arrays are as good as arrays.
