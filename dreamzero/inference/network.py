@@ -263,6 +263,9 @@ class Network:
             if write and i == last:
                 return x, x
             heard = ops.attend(q, keys, values, whole)
+            if whole.actions and not self.config.state_sees_all:
+                # The state is the last token; of one key attention is its value.
+                heard[:, -1:] = values[:, whole.cached + whole.tokens - 1, None]
             heard = heard if split is None else split.to_tokens(heard)
             x, y = ops.residual(x, layer.out(heard.flatten(2)), gate1, *layer.norm2, at, fp8)
             heard = ops.cross(layer.query(y), layer, kv)

@@ -20,6 +20,7 @@ _TINY = {
     "out_channels": 24,
     "horizon": 8,
     "position_grid": (4, 4),
+    "state_sees_all": False,
 }
 _WAN_14B = {
     "dim": 5120,

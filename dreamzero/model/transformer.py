@@ -57,6 +57,9 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         slots: embodiment slots of the coders; the release has one.
         position_grid: tokens (height, width) a frame for learned absolute positions; None as in
             the release.
+        state_sees_all: whether a state token attends to everything in ``step``, as the release runs
+            it, though in training it sees only itself. A small model that is trained without
+            and run with it mistakes the way by a third (``reports/03_inference``).
     """
 
     _supports_gradient_checkpointing = False
@@ -83,6 +86,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         window_blocks: int = 4,
         slots: int = 1,
         position_grid: tuple[int, int] | None = None,
+        state_sees_all: bool = True,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
@@ -204,7 +208,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         state: Tensor | None = None,
         first_frame: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """One pass over new frames against the cache; every token sees the cache and all new tokens.
+        """One pass over new frames against the cache; every token sees the cache and all new tokens
+        (but a state, see ``state_sees_all``).
 
         The frames take the positions after the cached ones. With actions, this is one denoising
         evaluation of the next block and the cache is left as it was. Without, the keys and values
@@ -242,7 +247,11 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         for layer, (layer_block, kv) in enumerate(zip(self.blocks, context, strict=True)):
 
             def attention(q: Tensor, k: Tensor, v: Tensor, layer: int = layer) -> Tensor:
-                return attend(q, *cache.join(layer, k.to(q.dtype), v.to(q.dtype)))
+                heard = attend(q, *cache.join(layer, k.to(q.dtype), v.to(q.dtype)))
+                if action is not None and not self.config.state_sees_all:
+                    # One key: its value, whatever the score.
+                    heard = torch.cat([heard[:, :-1], v[:, -1:].to(q.dtype)], dim=1)
+                return heard
 
             x = layer_block(x, modulation, groups, rope, kv, attention)
         velocity = self._decode_video(

@@ -117,6 +117,40 @@ def test_cache_equals_recomputing(model: DreamZeroTransformer) -> None:
     assert torch.equal(cache.buffer[:, :, :, :12], before)
 
 
+@pytest.mark.parametrize("sees_all", [False, True])
+def test_acting_is_what_training_taught(sees_all: bool) -> None:
+    """Block by block against the cache, the same velocities as teacher forcing over the window.
+
+    Not where the state sees everything, as the release runs it: there acting is another network.
+    """
+    torch.manual_seed(0)
+    model = DreamZeroTransformer(**SMALL, position_grid=(2, 2), state_sees_all=sees_all).eval()
+    given = inputs(3)
+    with torch.inference_mode():
+        context = model.encode_context(TEXT)
+        video, action = model(context=context, **given)
+        cache = model.new_cache(SIZE, batch=2)
+        model.step(given["clean_latents"][:, :, :1], torch.zeros(2, 1), context, cache)
+        apart = []
+        for block in range(3):
+            frames, steps = slice(1 + 2 * block, 3 + 2 * block), slice(4 * block, 4 * block + 4)
+            got_video, got_action = model.step(
+                given["noisy_latents"][:, :, frames],
+                given["timestep"][:, frames],
+                context,
+                cache,
+                given["noisy_action"][:, steps],
+                given["timestep_action"][:, steps],
+                given["state"][:, block : block + 1],
+            )
+            assert got_action is not None
+            assert action is not None
+            apart.append((got_video - video[:, :, frames]).abs().max().item())
+            apart.append((got_action - action[:, steps]).abs().max().item())
+            model.step(given["clean_latents"][:, :, frames], torch.zeros(2, 2), context, cache)
+    assert (min(apart) > 1e-4) if sees_all else (max(apart) < 1e-5)
+
+
 def test_full_cache_refuses(model: DreamZeroTransformer) -> None:
     latents = torch.randn(1, 3, 9, *SIZE)
     context = model.encode_context(TEXT[:1])
