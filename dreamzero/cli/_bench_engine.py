@@ -171,9 +171,8 @@ def _summarise(record: RunRecord, report: Report, model: WorldActionModel) -> No
         rows = report.find(what, "engine")
         name = what.replace(" ", "_").lower()
         record.add(f"{name}_ms", float(np.mean([row.ms for row in rows])), unit="ms")
-    for path, ratios in report.speedups("chunk").items():
-        low, high = min(ratios), max(ratios)
-        record.add(f"speedup_over_{path}", float(np.median(ratios)), unit="x", low=low, high=high)
+    for path, (ratio, *each) in report.speedups("chunk").items():
+        record.add(f"speedup_over_{path}", ratio, unit="x", low=min(each), high=max(each))
     for path, error in report.errors.items():
         record.add(f"relative_error_{path.replace(' ', '_')}", error)
     for row in report.rows:
@@ -218,10 +217,10 @@ def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[
             f"measured ceilings: {report.ceilings.flops / 1e12:.3g} TFLOP/s, "
             f"{report.ceilings.bytes / 1e9:.3g} GB/s"
         )
-    lines += ["", f"{'milliseconds, by latent frames in the window':44} path"]
+    lines += ["", f"{'milliseconds, by latent frames in the window':50} path"]
     positions = sorted({r.cached_frames for r in report.rows if r.cached_frames is not None})
     lines.append(
-        f"{'':44} {'':10}" + "".join(f"{p:>10}" for p in positions) + "   matmul, bandwidth"
+        f"{'':50} {'':10}" + "".join(f"{p:>10}" for p in positions) + "   matmul, bandwidth"
     )
     for what, path in dict.fromkeys((r.what, r.path) for r in report.rows if r.cached_frames):
         rows = {r.cached_frames: r for r in report.find(what, path)}
@@ -231,8 +230,10 @@ def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[
         if last.matmul_percent is not None and last.bandwidth_percent is not None:
             share = f"   {last.matmul_percent:.0f} %, {last.bandwidth_percent:.0f} %"
         held = [f"{last.evaluations} evaluations" if last.evaluations else "", last.tier]
+        if last.kv_writes:
+            held.insert(1, f"{last.kv_writes} KV writes")
         lines.append(
-            f"{what + ' (' + ', '.join(h for h in held if h) + ')':44} {path:10}{cells}{share}"
+            f"{what + ' (' + ', '.join(h for h in held if h) + ')':50} {path:10}{cells}{share}"
         )
     lines.append("")
     for row in (r for r in report.rows if r.what == "whole chunk"):
@@ -249,7 +250,7 @@ def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[
         lines += [f"target, {label}: {ms:g} ms" for label, ms in TARGETS.items()]
     if report.disagreements:
         lines += [f"no speed-up is claimed: {why}" for why in report.disagreements]
-    for path, ratios in report.speedups("chunk").items():
-        shown = ", ".join(f"{ratio:.1f}" for ratio in ratios)
-        lines.append(f"chunk: {path} takes {shown} times as long as the engine")
+    for path, (ratio, *each) in report.speedups("chunk").items():
+        shown = ", ".join(f"{ratio:.1f}" for ratio in each)
+        lines.append(f"chunk: {path} takes {ratio:.1f} times as long as the engine ({shown})")
     return lines + [f"not measured: {what}" for what in report.unmeasured]

@@ -21,7 +21,7 @@ from .ceilings import Ceilings, Work
 from .compiled_ops import CompiledOps
 from .network import Inputs, Network
 from .policy import WorldActionPolicy
-from .reference import Reference, Seen
+from .reference import Reference, Seen, newest
 
 Pair = tuple[Tensor, Tensor]
 # Relative error allowed between the engine and the plain path, by the dtype both compute in.
@@ -34,7 +34,8 @@ class Row:
     """One timing: median, 5 % and 95 % quantiles of ``n``.
 
     Attributes:
-        what: "chunk", "evaluation", "KV write", "canvas", ...; path: who computed it.
+        what: "chunk" (the newest frames written, all evaluations), "whole chunk" (from camera frames
+            to actions), "evaluation", "KV write", "canvas", ...; path: who computed it.
         cached_frames: latent frames in the window before it, None where that does not matter.
         evaluations, branches, kv_writes: what one chunk held, for whole chunks.
         matmul_percent, bandwidth_percent: of what this machine was measured to do.
@@ -77,14 +78,17 @@ class Report:
         return [row for row in self.rows if (row.what, row.path) == (what, path)]
 
     def speedups(self, what: str, path: str = "engine") -> dict[str, list[float]]:
-        """Other path -> how many times as long it takes, by position; empty after a disagreement."""
+        """Other path -> how many times as long it takes: over all positions together, then at each.
+        Empty after a disagreement."""
         if self.disagreements:
             return {}
         ours = {row.cached_frames: row.ms for row in self.find(what, path)}
         found: dict[str, list[float]] = {}
-        for row in self.rows:
-            if row.what == what and row.path != path and row.cached_frames in ours:
-                found.setdefault(row.path, []).append(row.ms / ours[row.cached_frames])
+        for other in dict.fromkeys(row.path for row in self.rows if row.what == what):
+            pairs = [(r.ms, ours[r.cached_frames]) for r in self.find(what, other)]
+            if other != path:
+                whole = sum(a for a, _ in pairs) / sum(b for _, b in pairs)
+                found[other] = [whole, *(a / b for a, b in pairs)]
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,10 +209,21 @@ class Bench:
         action = self._noise(1, session.horizon, config.action_dim)
         plain, kept = Reference(transformer, sampler), Reference(transformer, sampler, keep=True)
         kept.prepare(seen)
+        piece = seen.latents[:, :, -newest(transformer, seen.latents) :]
+
+        def chunk_kept() -> Pair:
+            kept.renew(seen)
+            return kept.chunk(seen, video, action)
+
+        def chunk_ours() -> Pair:
+            session.cache.rewind(piece.shape[2])
+            session.write(piece)
+            return sample(session.chunk(seen.state), video, action, sampler)
+
         chunks: dict[str, Callable[[], Pair]] = {
             "reference": lambda: plain.chunk(seen, video, action),
-            "kept": lambda: kept.chunk(seen, video, action),
-            "engine": lambda: sample(session.chunk(seen.state), video, action, sampler),
+            "kept": chunk_kept,
+            "engine": chunk_ours,
         }
         given = self._inputs(seen.state, video, action)
         branches = session.sampler.branches
@@ -227,6 +242,8 @@ class Bench:
             self._agree(path, chunks[path](), wanted, frames)
         if "compiled" in once:
             self._agree("compiled", once["compiled"](), once["engine"](), frames)
+        blocks = (frames - 1) // config.frames_per_block
+        writes = {"reference": sampler.evaluations * (1 + blocks)}
         tiers = dict.fromkeys(("reference", "kept", "compiled"), "exact")
         for what, paths in (("chunk", chunks), ("evaluation", once)):
             times: dict[str, list[float]] = {name: [] for name in paths}
@@ -242,6 +259,7 @@ class Bench:
                     None if whole else self._work(),
                     evaluations=sampler.evaluations if whole else None,
                     branches=branches,
+                    kv_writes=writes.get(name, 1) if whole else None,
                 )  # fmt: skip
 
     def _agree(self, path: str, got: Pair, wanted: Pair, frames: int) -> None:
@@ -263,11 +281,10 @@ class Bench:
         video = (video * 2 - 1).to(self.device)
         _, past = policy.model.codec.encode_next(video[:, :, :1])
         latents = policy.model.codec.encode_next(video, past)[0]
-        cached = session.cache.length
 
         def write() -> None:
             session.write(session.cast(latents))
-            session.cache.frames, session.cache.length = position, cached
+            session.cache.rewind(latents.shape[2])
 
         noise = self._noise(*latents.shape), self._noise(1, session.horizon, config.action_dim)
 

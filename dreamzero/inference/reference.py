@@ -42,6 +42,11 @@ class Seen:
         return None if self.first is None else self.first[:, :, start : start + frames]
 
 
+def newest(transformer: DreamZeroTransformer, latents: Tensor) -> int:
+    """Latent frames of the last observation: a block, or the first frame alone."""
+    return min(latents.shape[2], transformer.config.frames_per_block if latents.shape[2] > 1 else 1)
+
+
 @dataclass
 class Reference:
     """Computes chunks the plain way.
@@ -61,6 +66,17 @@ class Reference:
         """With ``keep``: what does not belong to a chunk's time."""
         if self.keep:
             self._made = {i: self._branch(seen, text) for i, text in enumerate(seen.texts)}
+
+    @torch.inference_mode()
+    def renew(self, seen: Seen) -> None:
+        """With ``keep``: write the newest observed frames once more, as every chunk has to."""
+        frames = newest(self.transformer, seen.latents)
+        piece = seen.latents[:, :, -frames:]
+        for context, cache in self._made.values():
+            cache.rewind(frames)
+            first = seen.channels(cache.frames, frames)
+            zeros = torch.zeros(1, frames, device=piece.device)
+            self.transformer.step(piece, zeros, context, cache, first_frame=first)
 
     @torch.inference_mode()
     def chunk(self, seen: Seen, video: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,11 @@ class KVCache:
         self.buffer[layer, 1, :, self.length : end] = v
         return self.buffer[layer, 0, :, :end], self.buffer[layer, 1, :, :end]
 
+    def rewind(self, frames: int) -> None:
+        """Forget the last ``frames`` latent frames."""
+        self.length -= frames * (self.length // max(self.frames, 1))
+        self.frames -= frames
+
     def advance(self, frames: int, tokens: int) -> None:
         """Keep the ``tokens`` (= ``frames`` latent frames) that the last forward wrote."""
         self.frames += frames
