@@ -209,6 +209,10 @@ def _write(args: argparse.Namespace, record: RunRecord) -> None:
     os.replace(temporary, path)
 
 
+def _count(number: int | None, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"
+
+
 def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[str]:
     """The table a person reads."""
     lines = [f"{args.preset or args.policy} on {record.device}"]
@@ -229,16 +233,20 @@ def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[
         share = ""
         if last.matmul_percent is not None and last.bandwidth_percent is not None:
             share = f"   {last.matmul_percent:.0f} %, {last.bandwidth_percent:.0f} %"
-        held = [f"{last.evaluations} evaluations" if last.evaluations else "", last.tier]
+        held = [_count(last.evaluations, "evaluation") if last.evaluations else "", last.tier]
         if last.kv_writes:
-            held.insert(1, f"{last.kv_writes} KV writes")
+            held.insert(1, _count(last.kv_writes, "KV write"))
         lines.append(
             f"{what + ' (' + ', '.join(h for h in held if h) + ')':50} {path:10}{cells}{share}"
         )
     lines.append("")
     for row in (r for r in report.rows if r.what == "whole chunk"):
-        holds = (
-            f"{row.evaluations} evaluations, {row.branches} branch(es), {row.kv_writes} KV write"
+        holds = ", ".join(
+            (
+                _count(row.evaluations, "evaluation"),
+                _count(row.branches, "branch", "es"),
+                _count(row.kv_writes, "KV write"),
+            )
         )
         lines.append(
             f"{row.path}: {row.ms:.1f} ms [{row.low_ms:.1f}, {row.high_ms:.1f}], "

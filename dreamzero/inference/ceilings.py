@@ -49,7 +49,7 @@ class Ceilings:
 
     @classmethod
     def measure(cls, device: torch.device, dtype: torch.dtype) -> Ceilings:
-        """The best of a few tries; a fraction of a second."""
+        """The best of a few tries; about a second."""
         n, mib = (8192, 1024) if device.type == "cuda" else (1024, 64)
         a = torch.randn(n, n, device=device, dtype=dtype)
         source = torch.empty(mib * 2**20, dtype=torch.uint8, device=device)
@@ -69,7 +69,7 @@ class Ceilings:
 
 def _best(call: Callable[[], Any], device: torch.device) -> float:
     times = []
-    for _ in range(6):
+    for _ in range(20):  # the best of many: others may use the machine
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         started = time.perf_counter()
