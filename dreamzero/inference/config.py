@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import torch
 
@@ -76,10 +76,6 @@ class EngineConfig:
         if sampler.approximate:
             return "approximate"
         return "exact" if self.exact(stored) else "numeric"
-
-    def describe(self) -> dict[str, Any]:
-        """What differs from the defaults, for records."""
-        return {k: v for k, v in vars(self).items() if v != getattr(STORED, k)}
 
 
 STORED = EngineConfig()

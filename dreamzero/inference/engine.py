@@ -73,7 +73,8 @@ class Engine:
             return
         source = self.transformer
         if self.dtype != self.stored:
-            source = copy.deepcopy(source).to(self.dtype)
+            # diffusers' own ``to`` warns of layers to be kept in float32; there are none.
+            source = torch.nn.Module.to(copy.deepcopy(source), self.dtype)
         eps = self.transformer.config.eps
         ops: Ops = PlainOps(eps)
         if self.config.uses("kernels", self.device):
