@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,13 +205,21 @@ def measure(model: Path, run: RunRecord, episodes: int = 400, workers: int = 2) 
 
     for suite in SUITES:
         result = evaluate(model, suite, episodes, workers=workers)
-        rates = {"success": result.success, "progress": result.progress}
-        rates |= {f"success_{verb}": rate for verb, rate in result.by_verb().items()}
-        for name, rate in rates.items():
+        found = {"success": result.success, "progress": result.progress}
+        found |= {f"success_{verb}": rate for verb, rate in result.by_verb().items()}
+        for name, rate in found.items():
             run.add(f"{suite}/{name}", rate.value, n=rate.n, low=rate.low, high=rate.high)
-    # What memory of its own past does to it.
-    rate = evaluate(model, "seen", episodes, workers=workers, memory_blocks=3).success
-    run.add("seen/success_with_memory", rate.value, n=rate.n, low=rate.low, high=rate.high)
+    # What memory of its own past does to it, and what acting as the release does: there the state's
+    # token sees everything, though in training it saw itself alone.
+    rates = {"with_memory": evaluate(model, "seen", episodes, workers=workers, memory_blocks=3)}
+    with tempfile.TemporaryDirectory() as folder:
+        other = shutil.copytree(model, Path(folder) / model.name)
+        config = other / "transformer" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"state_sees_all": True}))
+        rates["state_sees_all"] = evaluate(other, "seen", episodes, workers=workers)
+    for name, result in rates.items():
+        rate = result.success
+        run.add(f"seen/success_{name}", rate.value, n=rate.n, low=rate.low, high=rate.high)
 
 
 def main() -> None:

@@ -79,6 +79,8 @@ def results() -> list[str]:
         rows.append(f"| {words} | " + " | ".join(cells) + " |")
     parameters = metrics["corrected/parameters"]["value"]
     rows.append(f"with the memory of its window: {cell('seen/success_with_memory')}")
+    rows.append(f"on the block: {cell('seen/success_state_sees_all')} on the seen tasks")
+    rows.append(f"as they were trained, reach {cell('seen/success')}")
     rows.append(f"{parameters / 1e6:.1f} M parameters, n = {metrics['seen/success']['n']} a row")
     return rows
 

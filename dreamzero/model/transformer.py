@@ -58,8 +58,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         position_grid: tokens (height, width) a frame for learned absolute positions; None as in
             the release.
         state_sees_all: whether a state token attends to everything in ``step``, as the release runs
-            it, though in training it sees only itself. A small model that is trained without
-            and run with it mistakes the way by a third (``reports/03_inference``).
+            it, though in training it sees only itself. A model trained here loses a third of its
+            success by it (``seen/success_state_sees_all`` in the shipped model's run record).
     """
 
     _supports_gradient_checkpointing = False
