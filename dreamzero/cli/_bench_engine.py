@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from ..model.bundle import WorldActionModel
     from ..report.record import RunRecord
 
-# Milliseconds (and GiB) to reach on one H200 with ``wan2.1-14b-droid``; nothing is compared elsewhere.
-TARGETS = {
-    "evaluation, bf16": 85.0,
-    "evaluation, fp8": 60.0,
-    "guided chunk, step cache": 550.0,
-    "flash chunk": 143.0,
-    "flash chunk, fp8": 143.0,
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the engine's benchmark."""
@@ -215,6 +206,8 @@ def _count(number: int | None, what: str, plural: str = "s") -> str:
 
 def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[str]:
     """The table a person reads."""
+    from ..report.hardware import PRESET, TARGETS
+
     lines = [f"{args.preset or args.policy} on {record.device}"]
     if report.ceilings is not None:
         lines.append(
@@ -254,8 +247,8 @@ def _lines(args: argparse.Namespace, record: RunRecord, report: Report) -> list[
         )
     lines += [f"memory, {label}: {gib:.1f} GiB" for label, gib in report.memory_gib.items()]
     lines += [f"relative error, {path}: {error:.1e}" for path, error in report.errors.items()]
-    if args.preset == "wan2.1-14b-droid" and "H200" in record.device:
-        lines += [f"target, {label}: {ms:g} ms" for label, ms in TARGETS.items()]
+    if args.preset == PRESET and "H200" in record.device:
+        lines += [f"target, {t.label}: {t.limit:g} {t.unit}" for t in TARGETS]
     if report.disagreements:
         lines += [f"no speed-up is claimed: {why}" for why in report.disagreements]
     for path, (ratio, *each) in report.speedups("chunk").items():
