@@ -116,14 +116,13 @@ def wall_clock(run: RealTime, seconds: float = 1.2) -> Figure:
 
         figure, axis = pyplot.subplots(figsize=(style.WIDTH_IN, 2.1))
         begin = min(run.observing[0][0], 0.0)
+        starts = [start for start, _ in run.acting]
+        # A step is in force until the next one begins.
+        steps = list(zip(starts, [*starts[1:], starts[-1] + run.step_s], strict=True))
         rows: list[tuple[str, list[Span], str]] = [
             ("looks", run.observing, style.ORANGE),
             ("thinks", run.thinking, style.BLUE),
-            (
-                "steps",
-                [(i * run.step_s, (i + 1) * run.step_s) for i in range(run.steps)],
-                style.GREEN,
-            ),
+            ("steps", steps, style.GREEN),
         ]
         for y, (_, spans, colour) in enumerate(rows):
             for number, (start, end) in enumerate(spans):

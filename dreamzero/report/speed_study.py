@@ -39,7 +39,8 @@ class Rung:
         evaluations, branches, kv_writes: what one chunk held; KV writes of one branch.
         tier: what the engine calls it: "exact" and "numeric" are beside the plain path with the same
             sampler, "approximate" leaves evaluations out.
-        difference: relative difference of its actions (normalised) from the first rung's.
+        difference, step: relative difference of its actions (normalised) from the first rung's, and
+            from those of the rung before it.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Rung:
     kv_writes: int
     tier: str
     difference: float
+    step: float
 
     @property
     def ms(self) -> float:
@@ -63,7 +65,8 @@ class Rung:
     @property
     def held(self) -> str:
         """What one chunk held, in words."""
-        return f"{self.evaluations} x {self.branches} evaluations, {self.kv_writes} KV writes"
+        writes = f"{self.kv_writes} KV write{'' if self.kv_writes == 1 else 's'}"
+        return f"{self.evaluations} x {self.branches} evaluations, {writes}"
 
 
 def ratio(before: Rung, after: Rung) -> float:
@@ -73,7 +76,7 @@ def ratio(before: Rung, after: Rung) -> float:
 
 @dataclass(frozen=True)
 class Climb:
-    """All rungs in order; the last one is left out of ``steps`` where it gains nothing."""
+    """All rungs, in the order of ``climb``."""
 
     rungs: tuple[Rung, ...]
 
@@ -87,11 +90,15 @@ class Climb:
     def line(self, label: str) -> str:
         """A rung beside the one before it, for readers."""
         rung = self[label]
-        before = self.rungs[max(self.rungs.index(rung) - 1, 0)]
+        made = f"{rung.ms:.1f} ms, {rung.rate_hz:.1f} chunks/s ({rung.held})"
+        place = self.rungs.index(rung)
+        if not place:
+            return f"{label}: {made}"
+        before = self.rungs[place - 1]
         return (
-            f"{label}: {rung.ms:.1f} ms, {rung.rate_hz:.1f} chunks/s ({rung.held}); "
-            f"{ratio(before, rung):.2f} x as fast as '{before.label}', {self.gain(label):.1f} x as fast as "
-            f"the plain path; {rung.tier}, actions differ from the plain path's by {rung.difference:.1e}"
+            f"{label}: {made}\n{ratio(before, rung):.2f} x as fast as '{before.label}', "
+            f"{self.gain(label):.1f} x the plain path\n{rung.tier}: actions differ by {rung.step:.0e} "
+            f"from the bar before, by {rung.difference:.0e} from the plain path"
         )
 
     def rows(self) -> list[dict[str, Any]]:
@@ -159,15 +166,17 @@ def climb(
     for _ in range(rounds):
         for label, way in ways.items():
             times[label].append(_timed(way, engine.device))
-    wanted, rungs = actions[PLAIN], []
+    wanted = before = actions[PLAIN]
+    rungs = []
     for label, spent in times.items():
         found = runs.get(label)
         evaluations = guided.evaluations if found is None else found.session.evaluations
         writes = guided.evaluations * window.pieces if label == PLAIN else 1
         branches = 2 if found is None else found.sampler.branches
         tier = "exact" if found is None else found.session.engine.tier(found.sampler)
-        apart = float((actions[label] - wanted).norm() / wanted.norm())
-        rungs.append(Rung(label, np.array(spent), evaluations, branches, writes, tier, apart))
+        apart, step = _apart(actions[label], wanted), _apart(actions[label], before)
+        before = actions[label]
+        rungs.append(Rung(label, np.array(spent), evaluations, branches, writes, tier, apart, step))
     return Climb(tuple(rungs))
 
 
@@ -360,6 +369,10 @@ def _encoding(window: _Window, latents: Tensor) -> Work:
     return Work(
         float(counter.get_total_flops()), float(sum(t.numel() * t.element_size() for t in moved))
     )
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
 
 
 def _timed(call: Callable[[], Any], device: torch.device) -> float:

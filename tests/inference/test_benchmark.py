@@ -61,6 +61,18 @@ def test_everything_at_toy_width(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert record["metrics"]["speedup_over_reference"]["value"] > 0
 
 
+def test_bench_alone_prints_the_table_of_the_shipped_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``make bench``: no argument is needed."""
+    assert main(["bench", *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tiny_so101 on cpu")
+    for wanted in ("measured ceilings", "chunks/s (2 evaluations, 1 branch, 1 KV write; exact)",
+                   "times as long as the engine", "not measured"):  # fmt: skip
+        assert wanted in out
+
+
 def test_a_disagreement_forbids_speedups(
     model: WorldActionModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
