@@ -61,6 +61,20 @@ def test_everything_at_toy_width(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert record["metrics"]["speedup_over_reference"]["value"] > 0
 
 
+def test_bench_alone_prints_the_table_of_the_shipped_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``make bench``: no argument is needed."""
+    torch.set_num_threads(2)
+    assert main(["bench", *QUICK]) == 0
+    assert torch.get_num_threads() == 1, "beside other programs a second thread costs minutes"
+    out = capsys.readouterr().out
+    assert out.startswith("tiny_so101 on cpu")
+    for wanted in ("measured ceilings", "chunks/s (2 evaluations, 1 branch, 1 KV write; exact)",
+                   "times as long as the engine", "not measured"):  # fmt: skip
+        assert wanted in out
+
+
 def test_a_disagreement_forbids_speedups(
     model: WorldActionModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +126,7 @@ def test_work_of_a_forward(model: WorldActionModel) -> None:
         (("--preset", "huge"), "unknown preset 'huge'; known: tiny"),
         (("--preset", "wan2.1-14b-droid"), "61 GiB of weights"),
         (("--repeats", "0"), "must be at least 1"),
+        (("--threads", "0"), "must be at least 1"),
         (("--device", "cuda"), "no CUDA GPU"),
     ],
 )
