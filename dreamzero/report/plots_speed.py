@@ -92,9 +92,11 @@ def roofline(limits: Limits) -> Figure:
             axis.plot([part.intensity] * 2, [rates[-1], min(part.intensity * bandwidth, peak)],
                       color=colour, linewidth=0.8, linestyle=":")  # fmt: skip
             side = -1 if part is first else 1
+            # What stands at the roof is labelled below it.
+            down = -14 if rates[-1] > 0.85 * peak else 0
             axis.annotate(
                 f"{part.label}: {share:.0f} %, {1e3 * part.seconds:.1f} ms",
-                (part.intensity, rates[-1]), xytext=(10 * side, 0), textcoords="offset points",
+                (part.intensity, rates[-1]), xytext=(10 * side, down), textcoords="offset points",
                 va="center", ha="right" if part is first else "left", fontsize=9, color=colour,
             )  # fmt: skip
         axis.set(
