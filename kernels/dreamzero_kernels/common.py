@@ -142,11 +142,12 @@ def recording(compute_capability: int) -> Iterator[list[Launch]]:
     launched; ``resources.py`` compiles exactly that.
     """
     global _recorded, _capability
+    before = _recorded, _capability
     _recorded, _capability = [], compute_capability
     try:
         yield _recorded
     finally:
-        _recorded = None
+        _recorded, _capability = before
 
 
 def capability(x: Tensor) -> int:

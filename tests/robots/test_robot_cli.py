@@ -17,7 +17,9 @@ from .conftest import PtyArm
 
 
 def test_emulate_prints_where_it_listens_and_ends_with_ctrl_c() -> None:
-    command = [sys.executable, "-m", "dreamzero.cli", "robot", "emulate", "so101", "--at", "pty"]
+    # A shell's background job, as this test run may be, has SIGINT ignored, and so have its children.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "dreamzero.cli"]
+    command += ["robot", "emulate", "so101", "--at", "pty"]
     child = subprocess.Popen(
         [*command, "--physics", "lag", "--json"], stdout=subprocess.PIPE, text=True
     )
