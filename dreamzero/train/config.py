@@ -49,8 +49,7 @@ class TrainSettings:
         weighting: "bell" is the release's (zero at pure noise); "uniform" weighs all noise alike,
             which few-step sampling from pure noise needs.
         shift: flow shift of the training schedule.
-        pure: share of blocks at pure noise (see ``CoupledNoise``); a small model learns to follow
-            instructions many times sooner with some.
+        pure: share of blocks at pure noise (see ``CoupledNoise``).
         action_scale: factor of the action loss.
         first_frame: train on the noisy first frame as the release does.
         prompt_dropout: share of samples that see an empty prompt (for guidance).
