@@ -94,7 +94,7 @@ def _help(parser: argparse.ArgumentParser) -> int:
 def _emulate(args: argparse.Namespace) -> int:
     import threading
 
-    from ..robots.emulated import EmulatorConfig, serve
+    from ..robots.emulation.world import EmulatorConfig, serve
 
     config = EmulatorConfig(
         robot=args.robot, physics=args.physics, task=args.task, suite=args.suite, seed=args.seed
@@ -191,8 +191,8 @@ def _tell(log: RunLog, as_json: bool) -> None:
 
 def _identify(args: argparse.Namespace) -> int:
     from ..robots import parse
-    from ..robots.bus import Bus
     from ..robots.feetech import MODEL_STS3215
+    from ..robots.feetech.bus import Bus
     from ..robots.transport import SerialLink
 
     link = SerialLink(parse(args.robot, ("serial", "tcp")))

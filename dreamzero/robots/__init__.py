@@ -6,11 +6,12 @@ with any policy. Serial and MuJoCo are imported when an arm that needs them is o
 
 from __future__ import annotations
 
+import importlib
+
 from ..embodiments import Embodiment
 from ..errors import UserError
 from .base import Features, Robot, RobotFault
-from .emulated import EmulatorConfig
-from .emulator import Emulator
+from .emulation import Emulator, EmulatorConfig
 from .loop import run_episode
 from .policies import HoldPolicy, ReplayPolicy
 from .runlog import RunLog
@@ -36,6 +37,14 @@ __all__ = [
 ]
 
 
+# (robot, scheme of the address) -> where its driver is; "" is any robot.
+DRIVERS = {
+    ("", "sim"): "dreamzero.robots.sim:SimRobot",
+    ("so101", "serial"): "dreamzero.robots.feetech.so101:So101",
+    ("so101", "tcp"): "dreamzero.robots.feetech.so101:So101",
+}
+
+
 def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float = 1.0) -> Robot:
     """The arm at an address, not yet connected.
 
@@ -51,14 +60,14 @@ def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float =
     """
     where = parse(uri)
     moves = not where.hardware if move is None else move
-    if where.scheme == "sim":
-        from .sim import SimRobot
-
-        return SimRobot(where, card, moves, speed)
-    if card.robot == "so101":
-        from .so101 import So101
-
-        return So101(where, card, moves, speed=speed)
-    raise UserError(
-        f"{uri}: there is no driver for {card.robot} over {where.scheme}; so101 has one"
+    driver = DRIVERS.get((card.robot if where.scheme != "sim" else "", where.scheme))
+    if driver is None:
+        known = ", ".join(f"{robot} over {scheme}" for robot, scheme in DRIVERS if robot)
+        raise UserError(
+            f"{uri}: there is no driver for {card.robot} over {where.scheme}; known: {known}"
+        )
+    module, _, name = driver.partition(":")
+    made: Robot = getattr(importlib.import_module(module), name)(
+        where, card, move=moves, speed=speed
     )
+    return made

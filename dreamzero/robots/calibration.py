@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .feetech import MAX_ID, TICKS_PER_TURN
+
+# Feetech's STS and Dynamixel's X servos alike; 253 and 254 mean something else on some bus.
+TICKS_PER_TURN = 4096
+MAX_ID = 252
 
 
 @dataclass(frozen=True)

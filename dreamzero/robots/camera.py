@@ -46,10 +46,10 @@ def open(address: str, size_px: tuple[int, int]) -> Camera:
 
 
 class SimulatedCamera:
-    """Pictures of an emulator, asked for over its side channel (see sidechannel.py)."""
+    """Pictures of an emulator, asked for over its side channel (see emulation/sidechannel.py)."""
 
     def __init__(self, uri: Uri, size_px: tuple[int, int]) -> None:
-        from .sidechannel import Client
+        from .emulation.sidechannel import Client
 
         self._view = uri.path.strip("/")
         self._size_px = size_px

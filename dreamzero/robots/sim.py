@@ -10,10 +10,10 @@ from ..embodiments import Embodiment
 from ..errors import UserError
 from ..sim import arms
 from ..types import Observation
-from . import plants
 from .base import Features, Robot
 from .camera import short
 from .clock import ManualClock
+from .emulation import plants
 from .uri import Uri
 
 

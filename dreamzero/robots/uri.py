@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -42,7 +43,7 @@ class Uri:
     def hardware(self) -> bool:
         """Whether something heavy may move: a wire that is not a pseudo-terminal."""
         return self.scheme == "tcp" or (
-            self.scheme == "serial" and not self.path.startswith("/dev/pts/")
+            self.scheme == "serial" and not os.path.realpath(self.path).startswith("/dev/pts/")
         )
 
     def number(self, key: str, default: int) -> int:

@@ -11,9 +11,9 @@ from dreamzero import embodiments
 from dreamzero.robots import calibration
 from dreamzero.robots.base import Features, Robot
 from dreamzero.robots.clock import ManualClock
-from dreamzero.robots.emulated import PtyWire
-from dreamzero.robots.servos import ServoBus
-from dreamzero.robots.so101 import So101
+from dreamzero.robots.emulation.pty import PtyWire
+from dreamzero.robots.feetech.servos import ServoBus
+from dreamzero.robots.feetech.so101 import So101
 from dreamzero.robots.uri import parse
 from dreamzero.types import Observation
 
@@ -73,8 +73,8 @@ class PtyArm:
 
     def __init__(self) -> None:
         self.bus = ServoBus(calibration.SO101)
-        self.wire = PtyWire(self.bus)
-        self.uri = parse(f"serial://{self.wire.path}")
+        self.wire = PtyWire(self.bus.feed)
+        self.uri = parse(f"serial://{self.wire.port}")
 
     def servo(self, identity: int):
         return next(s for s in self.bus.servos if s.get("id") == identity)
@@ -87,4 +87,4 @@ class PtyArm:
 def pty_arm() -> Iterator[PtyArm]:
     arm = PtyArm()
     yield arm
-    arm.wire.unplug()
+    arm.wire.close()

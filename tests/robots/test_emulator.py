@@ -13,7 +13,7 @@ import pytest
 from dreamzero import robots
 from dreamzero.errors import UserError
 from dreamzero.robots import Emulator, HoldPolicy, ReplayPolicy, RobotFault, camera, run_episode
-from dreamzero.robots.emulated import EmulatorConfig, World
+from dreamzero.robots.emulation.world import EmulatorConfig, World
 
 from .conftest import CARD, VIEW
 
@@ -54,9 +54,9 @@ def test_inference_beside_a_streaming_loop(lag: Emulator) -> None:
 
 def test_faults_end_a_run_and_can_be_mended(lag: Emulator) -> None:
     with robots.open(lag.uri, CARD) as arm:
-        lag.fault("silent", servo=3)
+        lag.fault("silent", joint=3)
         log = run_episode(arm, HoldPolicy(CARD), "hold", max_chunks=1)
-        lag.fault("mend", servo=3)
+        lag.fault("mend", joint=3)
         assert log.ended == "fault"
         assert "servo id 3" in log.fault
         assert run_episode(arm, HoldPolicy(CARD), "hold", max_chunks=1).ended == "done"
@@ -65,10 +65,10 @@ def test_faults_end_a_run_and_can_be_mended(lag: Emulator) -> None:
 def test_a_stuck_joint_stays_while_the_others_move() -> None:
     world = World(EmulatorConfig(physics="lag"))
     before = world.plant.joints()
-    for servo in world.bus.servos:
+    for servo in world.device.servos:
         servo.set("torque_enable", 1)
         servo.set("goal_position", 2400)
-    world.bus.servos[1].stuck = True
+    world.device.servos[1].stuck = True
     for _ in range(60):
         world.tick(1 / 60)
     after = world.plant.joints()
@@ -79,7 +79,7 @@ def test_a_stuck_joint_stays_while_the_others_move() -> None:
 def test_without_torque_nothing_moves() -> None:
     world = World(EmulatorConfig(physics="lag", seed=4))
     before = world.plant.joints()
-    for servo in world.bus.servos:
+    for servo in world.device.servos:
         servo.set("goal_position", 2400)
     world.tick(0.5)
     np.testing.assert_array_equal(world.plant.joints(), before)
@@ -99,9 +99,9 @@ def test_the_cable_is_pulled_while_connected() -> None:
 
 def test_requests_that_mean_nothing(lag: Emulator) -> None:
     with pytest.raises(UserError, match="kinds are"):
-        lag.fault("explode", servo=1)
+        lag.fault("explode", joint=1)
     with pytest.raises(UserError, match="fault 'silent' of servo 9"):
-        lag.fault("silent", servo=9)
+        lag.fault("silent", joint=9)
     address = lag.uri.split("camera=")[1].split("/front")[0]
     with pytest.raises(UserError, match="no view 'rear'"):
         camera.open(f"{address}/rear", (64, 64))
@@ -136,7 +136,7 @@ def test_a_child_that_fails_says_why() -> None:
 
 def expert(task: str, seed: int) -> np.ndarray:
     """Actions of the scripted expert in the simulator, ``[n, a]``."""
-    from dreamzero.robots.plants import scene
+    from dreamzero.robots.emulation.plants import scene
     from dreamzero.sim import Tabletop
     from dreamzero.sim.experts import Expert
 
@@ -151,7 +151,7 @@ def expert(task: str, seed: int) -> np.ndarray:
 
 
 def test_the_simulated_arm_repeats_the_simulator_bit_for_bit() -> None:
-    from dreamzero.robots.plants import scene
+    from dreamzero.robots.emulation.plants import scene
     from dreamzero.sim import Tabletop
 
     actions = expert("push-red-left", 3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dreamzero.robots import calibration, feetech
 from dreamzero.robots.feetech import STS3215, Packet, Parser
-from dreamzero.robots.servos import ServoBus
+from dreamzero.robots.feetech.servos import ServoBus
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_no_request_brings_it_down(code: int, servo: int, params: bytes) -> None
 @pytest.mark.peer
 def test_feetechs_sdk_talks_to_the_servos(pty_arm) -> None:
     sdk = pytest.importorskip("scservo_sdk", reason="pip install feetech-servo-sdk")
-    port = sdk.PortHandler(pty_arm.wire.path)
+    port = sdk.PortHandler(pty_arm.wire.port)
     assert port.openPort()
     assert port.setBaudRate(1_000_000)
     handler = sdk.PacketHandler(0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dreamzero.errors import UserError
 from dreamzero.robots import HoldPolicy, RobotFault, calibration, feetech, run_episode, transport
-from dreamzero.robots.bus import Bus, Silence
 from dreamzero.robots.calibration import Calibration, JointCalibration
+from dreamzero.robots.feetech.bus import Bus, Silence
 from dreamzero.robots.transport import SerialLink
 from dreamzero.robots.uri import parse
 
@@ -118,7 +118,7 @@ def test_relax_lets_go_on_close(pty_arm) -> None:
     pty_arm.uri = parse(f"{pty_arm.uri}?relax=1")
     with pty_arm.driver() as arm:
         arm.observe(views=())
-    assert SerialLink(parse(f"serial://{pty_arm.wire.path}")).read(0.0) == b""
+    assert SerialLink(parse(f"serial://{pty_arm.wire.port}")).read(0.0) == b""
     with pty_arm.driver(move=False) as arm:
         assert not pty_arm.bus.goals()[1].any()
 
@@ -128,7 +128,7 @@ def test_a_silent_servo_is_named(pty_arm) -> None:
     with pytest.raises(RobotFault) as caught:
         pty_arm.driver().connect()
     text = str(caught.value)
-    assert pty_arm.wire.path in text
+    assert pty_arm.wire.port in text
     assert "servo id 4" in text
     assert "1000000 baud" in text
     assert "id 1, 2, 3, 5, 6 did answer" in text
@@ -162,7 +162,7 @@ def test_a_pulled_cable_ends_the_run_with_one_sentence(pty_arm) -> None:
     log = run_episode(arm, policy, "hold", max_chunks=2)
     arm.close()
     assert log.ended == "fault"
-    assert pty_arm.wire.path in log.fault
+    assert pty_arm.wire.port in log.fault
     assert "cable" in log.fault
     with pytest.raises(RobotFault, match="cable"):
         log.raise_for_fault()

@@ -1,9 +1,7 @@
-"""What an emulator is made of: servos, physics and camera turned in real time, the bus on a pty."""
+"""An emulated arm, its table and its cameras, turned in real time, and the side channel to it."""
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
 from collections import deque
@@ -13,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import embodiments
-from ..errors import UserError
-from . import calibration, plants
-from .clock import MonotonicClock, punctual
-from .servos import ServoBus, overload
+from ... import embodiments
+from ...errors import UserError
+from ..clock import MonotonicClock
+from . import device, plants
+from .device import Wire
 from .sidechannel import Server
-
-CARDS = {"so101": ("tabletop_so101", calibration.SO101)}
-FAULTS = ("silent", "stuck", "overload", "unplug", "mend")
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,8 @@ class EmulatorConfig:
     """What to emulate.
 
     Attributes:
-        robot: "so101".
+        robot: a key of ``device.ARMS``.
+        at: where it listens; empty: where that arm does.
         physics: "tabletop" (MuJoCo) or "lag" (a first-order lag).
         task: a task key such as ``push-red-left``; else the suite's own for this seed.
         suite, seed: which scene.
@@ -40,6 +36,7 @@ class EmulatorConfig:
     """
 
     robot: str = "so101"
+    at: str = ""
     physics: str = "tabletop"
     task: str | None = None
     suite: str = "seen"
@@ -50,8 +47,7 @@ class EmulatorConfig:
     views: tuple[str, ...] = ("front",)
 
     def __post_init__(self) -> None:
-        if self.robot not in CARDS:
-            raise UserError(f"no emulator of {self.robot!r}; known: {', '.join(CARDS)}")
+        device.find(self.robot)
         if not self.views or any(view not in plants.VIEWS for view in self.views):
             raise UserError(f"views {list(self.views)}: known are {', '.join(plants.VIEWS)}")
         if not (1 <= self.physics_hz <= 1000 and 0 < self.camera_hz <= self.physics_hz):
@@ -59,13 +55,13 @@ class EmulatorConfig:
 
 
 class World:
-    """Servos, arm and camera, turned by one thread (the one that owns the GL context)."""
+    """Device, arm and camera, turned by one thread (the one that owns the GL context)."""
 
     def __init__(self, config: EmulatorConfig) -> None:
-        card_name, calib = CARDS[config.robot]
+        arm = device.find(config.robot)
         self.config = config
-        self.bus = ServoBus(calib)
-        self.plant = plants.make(config.physics, embodiments.get(card_name), config.size_px)
+        self.device = arm.make()
+        self.plant = plants.make(config.physics, embodiments.get(arm.card), config.size_px)
         self.frames: dict[str, tuple[np.ndarray, float]] = {}
         self.score: dict[str, Any] = {}
         self.late = 0
@@ -73,10 +69,10 @@ class World:
         self.place(config.task, config.suite, config.seed)
 
     def place(self, task: str | None, suite: str, seed: int) -> None:
-        """Start a scene; servos take the pose they find themselves in as their goal."""
+        """Start a scene; the arm takes the pose it finds itself in as its goal."""
         self.plant.reset(task, suite, seed)
-        self.bus.measure(self.plant.joints(), 0.0)
-        self.bus.rest()
+        self.device.measure(self.plant.joints(), 0.0)
+        self.device.rest()
         self.look()
 
     def look(self) -> None:
@@ -86,11 +82,11 @@ class World:
         self.score = self.plant.score()
 
     def tick(self, seconds: float) -> None:
-        """Move for a while. A servo without torque stays where it is: nothing drops in here."""
-        goal, live = self.bus.goals()
+        """Move for a while. A joint that is not driven stays where it is: nothing drops in here."""
+        goal, live = self.device.goals()
         here = self.plant.joints()
         self.plant.advance(np.where(live, goal, here), seconds)
-        self.bus.measure(self.plant.joints(), seconds)
+        self.device.measure(self.plant.joints(), seconds)
 
     def run(self, stop: threading.Event) -> None:
         """Real time until ``stop``; after a hiccup it goes on from now instead of racing."""
@@ -126,47 +122,12 @@ class World:
             raise UserError(errors[0])
 
 
-class PtyWire:
-    """The bus on a pseudo-terminal; ``path`` is what to open instead of /dev/ttyACM0."""
-
-    def __init__(self, bus: ServoBus) -> None:
-        import pty
-        import tty
-
-        self._bus = bus
-        self._master, self._slave = pty.openpty()
-        # Raw, or the terminal would echo requests back and translate line ends. The other end is
-        # kept open so that a client may leave and another come.
-        tty.setraw(self._slave)
-        self.path = os.ttyname(self._slave)
-        self._plugged = True
-        self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
-        self._thread.start()
-
-    def unplug(self) -> None:
-        """Pull the cable: the port is gone for whoever holds it, for good."""
-        self._plugged = False
-        self._thread.join(1.0)
-
-    def _run(self) -> None:
-        # Servos answer within microseconds, whatever the computer is doing.
-        with punctual():
-            while self._plugged:
-                ready, _, _ = select.select([self._master], [], [], 0.05)
-                if ready:
-                    answer = self._bus.feed(os.read(self._master, 4096))
-                    if answer:
-                        os.write(self._master, answer)
-        os.close(self._slave)
-        os.close(self._master)
-
-
 def serve(
     config: EmulatorConfig, ready: Callable[[dict[str, Any]], None], stop: threading.Event
 ) -> None:
     """Emulate until ``stop``; ``ready`` hears where: ``{"port", "side", "uri"}``."""
     world = World(config)
-    wire = PtyWire(world.bus)
+    wire = world.device.listen(config.at or device.find(config.robot).at)
 
     def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return _answer(world, wire, request)
@@ -176,15 +137,15 @@ def serve(
     query = [f"camera=camera://127.0.0.1:{side.port}/{front}"]
     query += [f"camera.{v}=camera://127.0.0.1:{side.port}/{v}" for v in config.views[1:]]
     query += [f"width={config.size_px}", f"height={config.size_px}"]
-    ready({"port": wire.path, "side": side.port, "uri": f"serial://{wire.path}?{'&'.join(query)}"})
+    ready({"port": wire.port, "side": side.port, "uri": f"{wire.address}?{'&'.join(query)}"})
     try:
         world.run(stop)
     finally:
         side.close()
-        wire.unplug()
+        wire.close()
 
 
-def _answer(world: World, wire: PtyWire, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _answer(world: World, wire: Wire, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """One request of the side channel."""
     match request:
         case {"get": "frame", "view": str(view)}:
@@ -195,30 +156,24 @@ def _answer(world: World, wire: PtyWire, request: dict[str, Any]) -> tuple[dict[
         case {"get": "score"}:
             return world.score, b""
         case {"get": "state"}:
-            joints = world.bus.calibration.names
-            pose = dict(zip(joints, world.plant.joints().tolist(), strict=True))
-            return {"joints": pose, "packets": world.bus.packets, "late": world.late}, b""
+            pose = dict(zip(world.device.names, world.plant.joints().tolist(), strict=True))
+            return {"joints": pose, "late": world.late} | world.device.report(), b""
         case {"do": "reset", "task": task, "suite": str(suite), "seed": int(seed)}:
             world.ask(lambda: world.place(task, suite, seed))
             return world.score, b""
-        case {"do": "fault", "kind": str(kind), "servo": int(servo)}:
-            _fault(world, wire, kind, servo)
+        case {"do": "fault", "kind": str(kind), "joint": int(joint)}:
+            _fault(world, wire, kind, joint)
             return {}, b""
     raise UserError(f"request {request} is not understood")
 
 
-def _fault(world: World, wire: PtyWire, kind: str, identity: int) -> None:
-    servos = [s for s in world.bus.servos if s.get("id") == identity]
-    if kind not in FAULTS or (not servos and kind != "unplug"):
-        raise UserError(f"fault {kind!r} of servo {identity}: kinds are {', '.join(FAULTS)}")
+def _fault(world: World, wire: Wire, kind: str, joint: int) -> None:
     if kind == "unplug":
         wire.unplug()
-        return
-    with world.bus.lock:
-        for servo in servos:
-            if kind == "mend":
-                servo.silent, servo.stuck, servo.error = False, False, 0
-            elif kind == "overload":
-                overload(servo)
-            else:
-                setattr(servo, kind, True)
+    elif kind == "replug":
+        wire.replug()
+    elif kind in (*world.device.faults, "mend"):
+        world.device.fault(kind, joint)
+    else:
+        known = ", ".join(("unplug", "replug", *world.device.faults, "mend"))
+        raise UserError(f"fault {kind!r}: kinds are {known}")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..embodiments import Embodiment
-from ..errors import UserError
+from ...embodiments import Embodiment
+from ...errors import UserError
 
 if TYPE_CHECKING:
-    from ..sim import Scene
+    from ...sim import Scene
 
 VIEWS = ("front", "side", "wrist")
 
@@ -84,7 +84,7 @@ class TabletopPlant:
     """The arm of ``dreamzero.sim`` on its table, advanced by whole physics steps."""
 
     def __init__(self, card: Embodiment, size_px: int = 64) -> None:
-        from ..sim import Tabletop
+        from ...sim import Tabletop
 
         self.table = Tabletop(robot=card.robot, views=VIEWS, size_px=size_px)
         self._owed_s = 0.0
@@ -116,7 +116,7 @@ class TabletopPlant:
 
 def scene(task: str | None, suite: str, seed: int) -> Scene:
     """The scene of a suite and seed, or of a task key such as ``push-red-left``."""
-    from ..sim import parse, sample_scene
+    from ...sim import parse, sample_scene
 
     return sample_scene(suite, seed, parse(task) if task else None)
 

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..embodiments import Embodiment
-from ..errors import UserError
-from ..types import Observation
-from . import calibration, camera, feetech
-from .base import Features, Robot, RobotFault
+from ...embodiments import Embodiment
+from ...errors import UserError
+from ...types import Observation
+from .. import calibration, camera
+from ..base import Features, Robot, RobotFault
+from ..calibration import Calibration
+from ..camera import Camera
+from ..clock import Clock
+from ..transport import Link, SerialLink
+from ..uri import Uri
+from . import protocol as feetech
 from .bus import Bus
-from .calibration import Calibration
-from .camera import Camera
-from .clock import Clock
-from .transport import Link, SerialLink
-from .uri import Uri
 
 OPTIONS = ("baud", "calibration", "camera", "width", "height", "relax")
 _TORQUE = feetech.STS3215["torque_enable"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..errors import UserError
+from ...errors import UserError
 
 HEADER = b"\xff\xff"
 BROADCAST = 0xFE

@@ -1,7 +1,7 @@
-"""An SO-101 without the SO-101: six servos on a pseudo-terminal, in a process of their own.
+"""An arm that is not there, in a process of its own.
 
-The servos answer byte for byte as STS3215 do and move an arm in real time; its camera, its score and
-its faults are reached over a second wire (sidechannel.py), as a real arm's camera is no serial device
+It answers byte for byte as the real one does and moves in real time; its camera, its score and its
+faults are reached over a second wire (sidechannel.py), as a real arm's camera is no part of its bus
 either. ``Emulator()`` starts it from Python, ``dreamzero robot emulate`` from the shell.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import UserError
-from .base import RobotFault
-from .emulated import EmulatorConfig, serve
+from ...errors import UserError
+from ..base import RobotFault
 from .sidechannel import Client
+from .world import EmulatorConfig, serve
 
 
 class Emulator:
@@ -48,7 +48,7 @@ class Emulator:
         # A file, not a pipe: nobody reads along, and a full pipe would stop the child.
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the child
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "dreamzero.robots.emulator", json.dumps(asdict(self.config))],
+            [sys.executable, "-m", "dreamzero.robots.emulation", json.dumps(asdict(self.config))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -84,9 +84,10 @@ class Emulator:
         """Start another scene; the robot should ``stop()`` then, to learn where it is."""
         return self._ask({"do": "reset", "task": task, "suite": suite, "seed": seed})
 
-    def fault(self, kind: str, servo: int = 0) -> None:
-        """Break something: a servo "silent", "stuck" or "overload"; "unplug" the cable; "mend"."""
-        self._ask({"do": "fault", "kind": kind, "servo": servo})
+    def fault(self, kind: str, joint: int = 0) -> None:
+        """Break something: "unplug" and "replug" the cable, or one of the device's own kinds
+        ("silent", "stuck", "overload") at one joint, and "mend" it."""
+        self._ask({"do": "fault", "kind": kind, "joint": joint})
 
     def close(self) -> None:
         """End the child process. Safe to call twice."""
@@ -141,7 +142,3 @@ def main(text: str) -> int:
     except KeyboardInterrupt:
         pass
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

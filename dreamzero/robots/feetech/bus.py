@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from . import feetech
-from .base import RobotFault
-from .feetech import Packet, Register
-from .transport import Link
+from ..base import RobotFault
+from ..transport import Link
+from . import protocol as feetech
+from .protocol import Packet, Register
 
 
 class Bus:

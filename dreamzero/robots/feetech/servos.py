@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from . import feetech
-from .calibration import Calibration
-from .feetech import BROADCAST, STS3215, Instruction, Packet
+from ...errors import UserError
+from ..calibration import SO101, Calibration
+from ..emulation.device import Wire
+from . import protocol as feetech
+from .protocol import BROADCAST, STS3215, Instruction, Packet
 
 _REPLY_TO_ALL = 1
 _OVERLOAD = 0x20
@@ -57,8 +60,10 @@ class ServoBus:
     The bus and the physics run on different threads; ``lock`` keeps a sync write whole.
     """
 
+    faults = ("silent", "stuck", "overload")
+
     def __init__(self, calibration: Calibration) -> None:
-        self.calibration = calibration
+        self.calibration, self.names = calibration, calibration.names
         self.lock = threading.Lock()
         self.servos = [_fresh(joint.id) for joint in calibration.joints]
         self.packets = 0
@@ -107,6 +112,30 @@ class ServoBus:
             for servo in self.servos:
                 servo.set("goal_position", servo.get("present_position"))
 
+    def fault(self, kind: str, joint: int) -> None:
+        """See ``emulation.device.Device``; ``joint`` is the servo's id."""
+        servos = [s for s in self.servos if s.get("id") == joint]
+        if not servos:
+            raise UserError(f"fault {kind!r} of servo {joint}: there is no such servo")
+        with self.lock:
+            for servo in servos:
+                if kind == "mend":
+                    servo.silent, servo.stuck, servo.error = False, False, 0
+                elif kind == "overload":
+                    overload(servo)
+                else:
+                    setattr(servo, kind, True)
+
+    def report(self) -> dict[str, Any]:
+        return {"packets": self.packets}
+
+    def listen(self, at: str) -> Wire:
+        from ..emulation.pty import PtyWire
+
+        if at != "pty":
+            raise UserError(f"servos listen on a pty, not at {at!r}")
+        return PtyWire(self.feed)
+
     def _answer(self, packet: Packet) -> bytes:
         if packet.code == Instruction.SYNC_WRITE:
             return self._sync_write(packet.params)
@@ -151,6 +180,11 @@ class ServoBus:
                     if servo.get("id") == entry[0]:
                         servo.write(address + entry[1:])
         return b""
+
+
+def so101() -> ServoBus:
+    """The six servos of an SO-101."""
+    return ServoBus(SO101)
 
 
 def overload(servo: Servo) -> None:

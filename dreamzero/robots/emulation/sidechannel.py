@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import UserError
-from .base import RobotFault
+from ...errors import UserError
+from ..base import RobotFault
 
 _HEAD = struct.Struct("!II")
 # A picture of 2048 x 2048; anything longer is no message of ours.
