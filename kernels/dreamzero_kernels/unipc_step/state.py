@@ -49,7 +49,7 @@ def solver_state(noise: Tensor, sigmas: Tensor) -> SolverState:
         return torch.zeros(shape, dtype=dtype, device=device)
 
     return SolverState(
-        table=unipc_table(sigmas).to(device),
+        table=unipc_table(sigmas, device=device),
         sample=noise.detach().float().clone(memory_format=torch.contiguous_format),
         velocity=zeros(*noise.shape),
         history=zeros(3, n),

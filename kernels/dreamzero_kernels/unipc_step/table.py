@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,24 +24,31 @@ COLUMNS = 9
 """sigma | corrector: sample, last, older, old, new | predictor: current, old, new."""
 
 
-def unipc_table(sigmas: Tensor, order: int = 2) -> Tensor:
-    """One row a step.
+def unipc_table(sigmas: Tensor, order: int = 2, device: torch.device | str | None = None) -> Tensor:
+    """One row a step. Kept for the next time: a chunk must not wait for a copy to the device.
 
     Args:
         sigmas: ``[steps + 1]``, falling, from below 1 to 0 or above (1 itself has no data
             prediction: alpha is 0).
         order: 1 or 2; the first and the last step are always of order 1.
+        device: where the table goes, by default to that of ``sigmas``.
 
     Returns:
-        float32 ``[steps, 9]`` on the device of ``sigmas``.
+        float32 ``[steps, 9]``, to be read only.
 
     Raises:
         ValueError: not such a grid.
     """
-    s = sigmas.detach().double().cpu().tolist()
+    return _table(tuple(sigmas.detach().double().cpu().tolist()), order, device or sigmas.device)
+
+
+@lru_cache
+def _table(s: tuple[float, ...], order: int, device: torch.device | str) -> Tensor:
     steps = len(s) - 1
     if steps < 1 or not 0 < s[0] < 1 or s[-1] < 0 or any(a <= b for a, b in itertools.pairwise(s)):
-        raise ValueError("unipc_table: sigmas must fall from below 1 to 0 or above, got " + str(s))
+        raise ValueError(
+            "unipc_table: sigmas must fall from below 1 to 0 or above, got " + str(list(s))
+        )
     if order not in (1, 2):
         raise ValueError(f"unipc_table: order must be 1 or 2, got {order}")
     orders = [min(order, steps - i, i + 1) for i in range(steps)]
@@ -50,14 +58,14 @@ def unipc_table(sigmas: Tensor, order: int = 2) -> Tensor:
         if i:
             corrector = (0.0, *_correct(s, i, orders[i - 1]))
         rows.append((s[i], *corrector, *_predict(s, i, orders[i])))
-    return torch.tensor(rows, dtype=torch.float64).float().to(sigmas.device)
+    return torch.tensor(rows, dtype=torch.float64).float().to(device)
 
 
 def _logit(sigma: float) -> float:
     return math.inf if sigma == 0 else math.log1p(-sigma) - math.log(sigma)
 
 
-def _predict(s: list[float], i: int, order: int) -> tuple[float, float, float]:
+def _predict(s: tuple[float, ...], i: int, order: int) -> tuple[float, float, float]:
     """Weights of (current, old, new) in the step from sigma i to sigma i + 1."""
     here, there = s[i], s[i + 1]
     h = _logit(there) - _logit(here)
@@ -70,7 +78,7 @@ def _predict(s: list[float], i: int, order: int) -> tuple[float, float, float]:
     return current, old, new
 
 
-def _correct(s: list[float], i: int, order: int) -> tuple[float, float, float, float]:
+def _correct(s: tuple[float, ...], i: int, order: int) -> tuple[float, float, float, float]:
     """Weights of (last, older, old, new) when the step from sigma i - 1 to sigma i is done again."""
     before, here = s[i - 1], s[i]
     h = _logit(here) - _logit(before)
