@@ -222,7 +222,8 @@ class WorldActionPolicy:
         normal = self.normalizer.state(self._state)
         state = torch.zeros(1, 1, config.state_dim)
         state[0, 0, : len(normal)] = torch.from_numpy(normal)
-        latents, predicted = sample(self.session.chunk(state), video, action, self.sampler)
+        chunk = self.session.chunk(self._sent(state))
+        latents, predicted = sample(chunk, video, action, self.sampler)
         normalised = predicted[0, :, : self.card.action_dim].float().cpu().numpy()
         return ActionChunk(
             actions=self.normalizer.unaction(normalised, self._state),
@@ -232,7 +233,13 @@ class WorldActionPolicy:
         )
 
     def _noise(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator).to(self.device)
+        return self._sent(torch.randn(shape, generator=self._generator))
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """On the device. From pinned memory: a plain copy would wait for the write of the window."""
+        if self.device.type == "cuda":
+            return x.pin_memory().to(self.device, non_blocking=True)
+        return x
 
     def _decode(self, latents: Tensor) -> np.ndarray:
         """The dreamed frames alone, decoded as a continuation of what was observed."""
