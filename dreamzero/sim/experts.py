@@ -7,10 +7,14 @@ that it recovers when it is pushed off its way.
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
-from .skills import Grasp, Mover, Push, Reach, Skill
+from .layout import free_ways
+from .skills import Chain, Grasp, Mover, Play, Push, Reach, Skill
 from .tabletop import Tabletop
+from .tasks import DIRECTIONS
 
 
 class Expert:
@@ -41,13 +45,23 @@ class Expert:
     def _choose(self) -> Skill:
         task, scene = self._env.scene.task, self._env.scene
         if task.verb == "reach":
-            return Reach(self._env, self._mover)
+            return Reach(self._env, self._mover, task.colour)
         if task.verb == "push":
             return Push(self._env, self._mover, np.array(task.direction))
+        # What the scene leaves open is drawn from the scene, so that an episode repeats.
+        rng = np.random.default_rng(zlib.crc32(repr(scene.blocks).encode()))
+        if task.verb == "shove":
+            order = sorted(scene.blocks, key=lambda block: block.colour != task.colour)
+            ways = free_ways(np.array([(b.x_m, b.y_m) for b in order]))
+            return Push(self._env, self._mover, np.array(DIRECTIONS[str(rng.choice(ways))]))
+        if task.verb == "play":
+            return Play(self._env, self._mover, rng)
         if task.verb == "lift":
             return Grasp(self._env, self._mover)
         zone = next(z for z in scene.zones if z.colour == task.target)
         goal = np.array((zone.x_m, zone.y_m))
         if task.verb == "place":
             return Grasp(self._env, self._mover, goal)
+        if task.verb == "chain":
+            return Chain(self._env, self._mover, goal)
         return Push(self._env, self._mover, None, goal)

@@ -5,6 +5,9 @@ push    now: the block has moved at least 4 cm along the direction, and less acr
 zone    now: the block's centre is within 2.5 cm of the zone's, and it lies on the table.
 lift    now: the block is at least 4 cm higher than at the start.
 place   now: as zone, the block was lifted on the way, and the gripper has let go of it.
+shove   now: the block has moved at least 4 cm, and lies on the table.
+chain   now: as zone; and since the block first lay there, the tip came within 8 mm of the other one.
+play    always.
 """
 
 from __future__ import annotations
@@ -29,14 +32,16 @@ class Judge:
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, scene: Scene) -> None:
         self._data, self._scene, self._task = data, scene, scene.task
         self._index = {b.colour: i for i, b in enumerate(scene.blocks)}
-        if self._task.colour not in self._index:
-            raise UserError(f"the scene has no {self._task.colour} block for {self._task.key}")
+        for colour in filter(None, (self._task.colour, self._task.then)):
+            if colour not in self._index:
+                raise UserError(f"the scene has no {colour} block for {self._task.key}")
         self._blocks = [model.geom(f"block{i}").id for i in range(len(scene.blocks))]
         self._is_arm = model.geom_contype == 2
-        self._start = self._centre()
-        self._start_gap_m = self._gap_m()
         self._zone = self._find_zone()
-        self._done = self._spoiled = self._lifted = False
+        self._done = self._spoiled = self._lifted = self._delivered = False
+        if self._task.colour:
+            self._start = self._centre()
+            self._start_gap_m = self._gap_m(self._task.colour)
         self.watch()
 
     def block(self, colour: str) -> tuple[np.ndarray, float]:
@@ -51,10 +56,13 @@ class Judge:
     def watch(self) -> None:
         """Takes note of what happened in the last step."""
         if self._task.verb == "reach" and not self._done and not self._spoiled:
-            self._done = self._gap_m() < TOUCH_M
+            self._done = self._gap_m(self._task.colour) < TOUCH_M
             self._spoiled = not self._done and self._touched(others=True)
         if self._task.verb == "place" and self._height_m() > LIFTED_M:
             self._lifted = True
+        if self._task.then is not None and not self._done:
+            self._delivered |= self._on_zone()
+            self._done = self._delivered and self._gap_m(self._task.then) < TOUCH_M
 
     def success(self) -> bool:
         """Whether the task is done (see the module for what that means)."""
@@ -66,7 +74,13 @@ class Judge:
             return along >= PUSHED_M and abs(across) < along
         if verb == "lift":
             return self._height_m() >= LIFTED_M
-        there = self._off_zone_m() < ZONED_M and self._height_m() < 0.005
+        if verb == "shove":
+            return self._shoved_m() >= PUSHED_M and self._height_m() < 0.005
+        if verb == "play":
+            return True
+        there = self._on_zone()
+        if verb == "chain":
+            return there and self._done
         return there and (verb == "zone" or (self._lifted and not self._touched(others=False)))
 
     def progress(self) -> float:
@@ -74,29 +88,34 @@ class Judge:
 
         reach: how much nearer the tip is. push: metres along, of 4 cm. zone: how much nearer the block
         is to its zone. lift: half for the approach, half for the height. place: a quarter for the
-        approach, a quarter for lifting, half for the way to the zone.
+        approach, a quarter for lifting, half for the way to the zone. shove: metres moved, of 4 cm.
+        chain: half for the way to the zone, then half for touching.
         """
         if self.success():
             return 1.0
-        near = _part(1.0 - self._gap_m() / max(self._start_gap_m, 1e-6))
+        near = _part(1.0 - self._gap_m(self._task.colour) / max(self._start_gap_m, 1e-6))
         verb = self._task.verb
         if verb == "reach":
             part = near
         elif verb == "push":
             part = self._moved()[0] / PUSHED_M
+        elif verb == "shove":
+            part = self._shoved_m() / PUSHED_M
         elif verb == "lift":
             part = 0.5 * near + 0.5 * _part(self._height_m() / LIFTED_M)
         else:
             start = float(np.linalg.norm(self._start[:2] - self._zone))
             part = 1.0 - self._off_zone_m() / max(start, 1e-6)
-            if verb == "place":
+            if verb == "chain":
+                part = 0.5 * (self._delivered or _part(part)) + 0.5 * self._done
+            elif verb == "place":
                 lifted = self._lifted or _part(self._height_m() / LIFTED_M)
                 part = 0.5 * _part(part) * self._lifted + 0.25 * lifted + 0.25 * near
         return min(_part(part), 0.99)
 
     def _find_zone(self) -> np.ndarray:
         """Centre (2) of the task's zone; the origin where the task has none."""
-        if self._task.verb not in ("zone", "place"):
+        if self._task.verb not in ("zone", "place", "chain"):
             return np.zeros(2)
         for zone in self._scene.zones:
             if zone.colour == self._task.target:
@@ -112,15 +131,21 @@ class Judge:
         moved = self._centre() - self._start
         return float(moved[0] * dx + moved[1] * dy), float(moved[1] * dx - moved[0] * dy)
 
+    def _shoved_m(self) -> float:
+        return float(np.linalg.norm((self._centre() - self._start)[:2]))
+
+    def _on_zone(self) -> bool:
+        return self._off_zone_m() < ZONED_M and self._height_m() < 0.005
+
     def _height_m(self) -> float:
         return float(self._centre()[2] - self._start[2])
 
     def _off_zone_m(self) -> float:
         return float(np.linalg.norm(self._centre()[:2] - self._zone))
 
-    def _gap_m(self) -> float:
-        """Distance of the tip from the surface of the block, m; 0 inside."""
-        i = self._blocks[self._index[self._task.colour]]
+    def _gap_m(self, colour: str) -> float:
+        """Distance of the tip from the surface of a block, m; 0 inside."""
+        i = self._blocks[self._index[colour]]
         rel = self._data.site("tip").xpos - self._data.geom_xpos[i]
         local = self._data.geom_xmat[i].reshape(3, 3).T @ rel
         return float(np.linalg.norm(np.maximum(np.abs(local) - BLOCK_HALF_M, 0.0)))

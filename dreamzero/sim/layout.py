@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tasks import TRAIN_COLOURS, Task
+from .tasks import DIRECTIONS, TRAIN_COLOURS, Task
 
 BLOCK_HALF_M = 0.02
 ZONE_HALF_M = 0.035
@@ -50,10 +50,11 @@ class Zone:
 
 def place(rng: np.random.Generator, task: Task) -> tuple[tuple[Block, ...], tuple[Zone, ...]]:
     """Blocks and zones for a task; three blocks, or two and two zones."""
-    zoned = task.verb in ("zone", "place")
+    zoned = task.verb in ("zone", "place", "chain")
     count = 2 if zoned else 3
-    others = [c for c in TRAIN_COLOURS if c != task.colour]
-    colours = [task.colour, *rng.permutation(others)[: count - 1]]
+    fixed = [c for c in (task.colour, task.then) if c]
+    others = [c for c in TRAIN_COLOURS if c not in fixed]
+    colours = [*fixed, *rng.permutation(others)[: count - len(fixed)]]
     spots = np.zeros((0, 2))
     while True:
         xy = rng.uniform(-1.0, 1.0, (count, 2)) * SPREAD_M
@@ -75,11 +76,13 @@ def place(rng: np.random.Generator, task: Task) -> tuple[tuple[Block, ...], tupl
 
 
 def _suits(task: Task, xy: np.ndarray, spots: np.ndarray) -> bool:
-    if task.verb == "reach":
+    if task.verb in ("reach", "play"):
         return _apart(xy, _SPACING_M)
+    if task.verb == "shove":
+        return _apart(xy, _SPACING_M) and len(free_ways(xy)) > 1
     if task.verb == "push":
         return _apart(xy, _SPACING_M) and _free(xy, np.array(task.direction), PUSH_M)
-    if not _apart(xy, _GRASP_SPACING_M if task.verb != "zone" else _SPACING_M):
+    if not _apart(xy, _SPACING_M if task.verb in ("zone", "chain") else _GRASP_SPACING_M):
         return False
     if task.verb == "lift":
         return True
@@ -97,6 +100,11 @@ def _suits(task: Task, xy: np.ndarray, spots: np.ndarray) -> bool:
         return False
     behind = xy[0] - way / distance * _BEHIND_M
     return behind[0] < _REACH_X_M and _free(xy, way / distance, distance)
+
+
+def free_ways(xy: np.ndarray) -> list[str]:
+    """Directions in which block 0 of ``xy [n, 2]`` can be pushed."""
+    return [name for name, way in DIRECTIONS.items() if _free(xy, np.array(way), PUSH_M)]
 
 
 def _apart(xy: np.ndarray, spacing_m: float) -> bool:

@@ -221,6 +221,8 @@ def write(
 def _midway(rng: np.random.Generator, scene: Scene, tip_half_m: float) -> Scene:
     """The same scene with the tip somewhere on the way, clear of the blocks."""
     task = scene.task
+    if not task.colour:
+        return scene
     target = next(b for b in scene.blocks if b.colour == task.colour)
     clear = BLOCK_HALF_M + tip_half_m
     for _ in range(50):

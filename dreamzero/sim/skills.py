@@ -7,7 +7,7 @@ and pushes straight; a grasp comes from above, turned like the block.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +31,8 @@ Limits = tuple[float, float]
 _TRANSIT, _DESCEND, _PUSH = (0.17, 0.55), (0.12, 0.6), (0.085, 0.5)
 _SWIFT, _DIP, _SHOVE = (0.32, 1.3), (0.20, 1.2), (0.12, 0.7)
 _CLOSE_ROWS, _OPEN_ROWS = 5, 3
+# A stroke of play that does not arrive (something is in the way) ends after so long.
+_STROKE_ROWS = 25
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ class Aim:
 
 
 class Skill(Protocol):
-    """Asked once a control step."""
+    """Asked once a control step; ``phase`` is for pictures and logs."""
 
-    phase: str
+    @property
+    def phase(self) -> str: ...
 
     def aim(self) -> Aim: ...
 
@@ -87,11 +90,11 @@ class Mover:
 class Reach:
     """Over the block, then down until its top is touched."""
 
-    def __init__(self, env: Tabletop, mover: Mover) -> None:
-        self._env, self._mover, self.phase = env, mover, "over"
+    def __init__(self, env: Tabletop, mover: Mover, colour: str) -> None:
+        self._env, self._mover, self._colour, self.phase = env, mover, colour, "over"
 
     def aim(self) -> Aim:
-        block = self._env.block(self._env.scene.task.colour)[0]
+        block = self._env.block(self._colour)[0]
         over = np.array([block[0], block[1], HOVER_M])
         # Straight above the block there is no reason to rise first, wherever the arm comes from.
         above = np.linalg.norm((self._env.tip() - over)[:2]) < _ABOVE_M
@@ -209,6 +212,77 @@ class Push:
         left = self._distance_m - along
         end = block + self._direction * (left - gap)
         return end + (0, 0, _PUSH_HEIGHT_M), self._shove
+
+
+class Chain:
+    """A push onto a zone; once the block lies there, up and over to another one."""
+
+    def __init__(self, env: Tabletop, mover: Mover, goal_m: np.ndarray) -> None:
+        self._env, self._mover, self._goal_m = env, mover, goal_m
+        self._push = Push(env, mover, None, goal_m)
+        self._then = Reach(env, mover, env.scene.task.then or "")
+        self._up = False
+
+    @property
+    def phase(self) -> str:
+        return self._then.phase if self._up else self._push.phase
+
+    def aim(self) -> Aim:
+        env, mover = self._env, self._mover
+        away = float(np.linalg.norm(self._goal_m - env.block(env.scene.task.colour)[0][:2]))
+        if self._push.phase in ("push", "hold") and away < ZONED_M - 0.008:
+            # The block is where it should be: rise before going anywhere.
+            over = mover.reference * (1, 1, 0) + (0, 0, HOVER_M)
+            self._up |= env.tip()[2] > HOVER_M - 0.012
+            if not self._up:
+                return replace(self._push.aim(), point_m=over, limits=_DIP)
+        # The gripper stays turned as it was: a touch does not mind.
+        push = self._push.aim()
+        return replace(self._then.aim(), yaw_rad=push.yaw_rad) if self._up else push
+
+
+class Play:
+    """What a child does with blocks: strokes at any height, in any direction, fingers open or shut.
+
+    Every stroke begins beside a block or somewhere on the table, ends up to 12 cm further, and one
+    in three lifts what it may have caught.
+    """
+
+    def __init__(self, env: Tabletop, mover: Mover, rng: np.random.Generator) -> None:
+        self._env, self._mover, self._rng, self.phase = env, mover, rng, "stroke"
+        self._points: list[tuple[np.ndarray, Limits, float]] = []
+        self._rows = 0
+
+    def aim(self) -> Aim:
+        self._rows += 1
+        if not self._points or self._rows > _STROKE_ROWS:
+            self._points, self._rows = self._stroke(), 0
+        point, limits, gripper = self._points[0]
+        if self._mover.near(point, 0.012):
+            self._points.pop(0)
+            self._rows = 0
+        return Aim(point, limits, 0.0, gripper)
+
+    def _stroke(self) -> list[tuple[np.ndarray, Limits, float]]:
+        rng, env = self._rng, self._env
+        block = env.block(str(rng.choice([b.colour for b in env.scene.blocks])))[0]
+        angle, back = rng.uniform(-math.pi, math.pi), rng.uniform(0.0, 0.06)
+        way = np.array((math.cos(angle), math.sin(angle), 0.0))
+        begin = np.where(rng.random() < 0.7, block, rng.uniform(-1, 1, 3) * (0.09, 0.12, 0)) * (
+            1,
+            1,
+            0,
+        )
+        begin = np.clip(begin - way * back, (-0.11, -0.14, 0), (0.10, 0.14, 0))
+        end = np.clip(begin + way * rng.uniform(0.02, 0.12), (-0.11, -0.14, 0), (0.11, 0.14, 0))
+        low = (0, 0, float(rng.uniform(_GRASP_HEIGHT_M, HOVER_M)))
+        over = (0, 0, float(rng.uniform(HOVER_M - 0.015, HOVER_M + 0.03)))
+        opening = env.arm.grasp_open * float(rng.random() < 0.5)
+        transit, slow = _SWIFT if rng.random() < 0.5 else _TRANSIT, _SHOVE
+        points = [(begin + over, transit, opening), (begin + low, _DIP, opening)]
+        if rng.random() < 1 / 3:
+            return [*points, (begin + over, _DIP, 0.0), (end + over, slow, 0.0)]
+        return [*points, (end + low, slow, opening)]
 
 
 class Grasp:

@@ -11,10 +11,12 @@ import numpy as np
 from ..errors import UserError
 from .layout import ZONE_COLOURS, Block, Zone, place
 from .looks import TRAIN, UNSEEN, Look, LookRange
-from .tasks import DIRECTIONS, TRAIN_COLOURS, Task
+from .tasks import DIRECTIONS, EXTRA_COLOURS, TRAIN_COLOURS, Task
 
-SUITES = ("seen", "unseen-combination", "unseen-look")
+SUITES = ("seen", "unseen-combination", "unseen-object", "unseen-verb", "unseen-look")
 BASIC = ("reach", "push")
+# What no recording with actions shows: a push whose end the picture says, not the sentence.
+UNSEEN_VERBS = ("zone",)
 # One direction (zone) a colour: colours and directions are all seen in other combinations.
 HELD_OUT: frozenset[Task] = frozenset(
     (
@@ -38,7 +40,7 @@ class Scene:
         task: what to do.
         look: how it looks.
         blocks: three (two beside zones), the task's colour among them, in random order.
-        zones: two for the verbs "zone" and "place", else none.
+        zones: two for the verbs "zone", "place" and "chain", else none.
         start_tip_m: (x, y, z) of the gripper's tip at the start, above the blocks.
         instruction: the task in words, a paraphrase half of the time.
     """
@@ -51,27 +53,40 @@ class Scene:
     zones: tuple[Zone, ...] = ()
 
 
-def split(name: str, verbs: Sequence[str] = BASIC) -> tuple[Task, ...]:
+def split(name: str, verbs: Sequence[str] | None = None) -> tuple[Task, ...]:
     """Tasks of a suite.
 
-    With the default verbs: "seen" (16: four reaches, twelve pushes), "unseen-combination" (four
-    pushes), "unseen-look" (those of "seen"). Raises UserError for an unknown suite or verb, and
-    where a suite has no task of these verbs.
+    Left to their own verbs: "seen" (16: four reaches, twelve pushes), "unseen-combination" (four
+    pushes), "unseen-object" (reaches and pushes of blocks in two more colours), "unseen-verb" (blocks
+    pushed onto zones), "unseen-look" (those of "seen"). Raises UserError for an unknown suite or
+    verb, and where a suite has no task of these verbs.
     """
     if name not in SUITES:
         raise UserError(f"unknown suite {name!r}; known: {', '.join(SUITES)}")
-    tasks = [task for verb in verbs for task in _all(verb)]
-    chosen = tuple(t for t in tasks if (t in HELD_OUT) == (name == "unseen-combination"))
+    if verbs is None:
+        verbs = UNSEEN_VERBS if name == "unseen-verb" else BASIC
+    colours = EXTRA_COLOURS if name == "unseen-object" else TRAIN_COLOURS
+    tasks = [task for verb in verbs for task in tasks_of(verb, colours)]
+    if name == "unseen-verb":
+        chosen = tuple(tasks)
+    else:
+        chosen = tuple(t for t in tasks if (t in HELD_OUT) == (name == "unseen-combination"))
     if not chosen:
         raise UserError(f"suite {name!r} has no task of the verbs {', '.join(verbs)}")
     return chosen
 
 
-def _all(verb: str) -> list[Task]:
-    if verb in ("reach", "lift"):
-        return [Task(verb, c) for c in TRAIN_COLOURS]
+def tasks_of(verb: str, colours: Sequence[str] = TRAIN_COLOURS) -> list[Task]:
+    """Every task of a verb with blocks of these colours, held out or not."""
+    if verb == "play":
+        return [Task(verb)]
+    if verb in ("reach", "lift", "shove"):
+        return [Task(verb, c) for c in colours]
     targets = tuple(DIRECTIONS) if verb == "push" else ZONE_COLOURS
-    return [Task(verb, c, target) for c in TRAIN_COLOURS for target in targets]
+    found = [(c, target) for c in colours for target in targets if c != target]
+    if verb == "chain":
+        return [Task(verb, c, z, then) for c, z in found for then in colours if then != c]
+    return [Task(verb, c, target) for c, target in found]
 
 
 def look_range(name: str) -> LookRange:
@@ -82,7 +97,10 @@ def look_range(name: str) -> LookRange:
 
 
 def sample_scene(
-    suite: str = "seen", seed: int = 0, task: Task | None = None, verbs: Sequence[str] = BASIC
+    suite: str = "seen",
+    seed: int = 0,
+    task: Task | None = None,
+    verbs: Sequence[str] | None = None,
 ) -> Scene:
     """The scene of (suite, seed), or of (suite, seed, task) where one task is wanted.
 

@@ -24,13 +24,15 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "cyan": (0.05, 0.75, 0.80),
 }
 TRAIN_COLOURS = ("red", "green", "blue", "yellow")
+# Blocks of these are on video only, never with actions; zones have them too.
+EXTRA_COLOURS = ("purple", "cyan")
 DIRECTIONS: dict[str, tuple[float, float]] = {
     "left": (0.0, -1.0),
     "right": (0.0, 1.0),
     "away": (-1.0, 0.0),
     "toward": (1.0, 0.0),
 }
-VERBS = ("reach", "push", "zone", "lift", "place")
+VERBS = ("reach", "push", "zone", "lift", "place", "shove", "chain", "play")
 
 # The first wording of each list is the canonical one.
 _NOUNS = ("block", "cube")
@@ -48,6 +50,17 @@ _WORDINGS = {
         "put the {block} down on the {target} zone",
         "pick up the {block} and set it on the {target} zone",
     ),
+    "shove": (
+        "shove the {block} aside",
+        "shove the {block} anywhere",
+        "get the {block} out of here",
+    ),
+    "chain": (
+        "push the {block} onto the {target} zone, then touch the {then}",
+        "slide the {block} to the {target} zone, then tap the {then}",
+        "move the {block} into the {target} zone, then go to the {then}",
+    ),
+    "play": ("play", "play around", "do as you like"),
 }
 _WAYS = {
     "left": ("to the left", "left"),
@@ -63,25 +76,35 @@ class Task:
 
     Attributes:
         verb: "reach" (touch from above), "push" (at least 4 cm along a direction), "zone" (push
-            onto a zone), "lift" (at least 4 cm off the table), "place" (set down on a zone).
-        colour: of the block.
-        target: the direction of a push; the colour of the zone of "zone" and "place"; else None.
+            onto a zone), "lift" (at least 4 cm off the table), "place" (set down on a zone), "shove"
+            (push, whichever way), "chain" (push onto a zone, then touch another block), "play"
+            (move about; nothing can fail).
+        colour: of the block; empty for "play".
+        target: the direction of a push; the colour of the zone of "zone", "place" and "chain"; else
+            None.
+        then: of "chain", the colour of the block to touch; else None.
     """
 
     verb: str
-    colour: str
+    colour: str = ""
     target: str | None = None
+    then: str | None = None
 
     def __post_init__(self) -> None:
         if self.verb not in VERBS:
             raise UserError(f"task verb {self.verb!r} is not known; known: {', '.join(VERBS)}")
-        if self.colour not in COLOURS:
-            raise UserError(
-                f"block colour {self.colour!r} is not known; known: {', '.join(COLOURS)}"
-            )
-        known = {"push": tuple(DIRECTIONS), "zone": tuple(COLOURS), "place": tuple(COLOURS)}.get(
-            self.verb
-        )
+        if self.verb == "play" and self.colour:
+            raise UserError(f"task 'play' takes no block, got {self.colour!r}")
+        blocks = [] if self.verb == "play" else [self.colour]
+        for colour in blocks if self.then is None else [*blocks, self.then]:
+            if colour not in COLOURS:
+                raise UserError(
+                    f"block colour {colour!r} is not known; known: {', '.join(COLOURS)}"
+                )
+        if (self.verb == "chain") != (self.then is not None) or self.then == self.colour:
+            raise UserError("a second block, another one, belongs to 'chain' and to nothing else")
+        zones = dict.fromkeys(("zone", "place", "chain"), tuple(COLOURS))
+        known = {"push": tuple(DIRECTIONS), **zones}.get(self.verb)
         if known is None and self.target is not None:
             raise UserError(f"task {self.verb!r} takes no target, got {self.target!r}")
         if known is not None and self.target not in known:
@@ -99,13 +122,20 @@ class Task:
     @property
     def key(self) -> str:
         """A short name for tables and file names: ``push-red-left``."""
-        return "-".join(filter(None, (self.verb, self.colour, self.target)))
+        return "-".join(filter(None, (self.verb, self.colour, self.target, self.then)))
 
     def wordings(self) -> tuple[str, ...]:
         """Every sentence of the grammar for this task; the canonical one first."""
         ways = _WAYS[self.target or ""] if self.verb == "push" else (self.target or "",)
+        if self.verb == "play":
+            return _WORDINGS["play"]
         return tuple(
-            wording.format(block=f"{self.colour} {noun}", way=way, target=self.target)
+            wording.format(
+                block=f"{self.colour} {noun}",
+                way=way,
+                target=self.target,
+                then=f"{self.then} {noun}",
+            )
             for noun in _NOUNS
             for way in ways
             for wording in _WORDINGS[self.verb]
@@ -122,6 +152,6 @@ class Task:
 def parse(key: str) -> Task:
     """The task of a ``Task.key`` such as ``push-red-left``; UserError if it is none."""
     parts = key.split("-")
-    if not 2 <= len(parts) <= 3:
-        raise UserError(f"task {key!r} is not of the form verb-colour[-target]")
+    if not 2 <= len(parts) <= 4 and key != "play":
+        raise UserError(f"task {key!r} is not of the form verb-colour[-target[-then]]")
     return Task(*parts)

@@ -37,21 +37,25 @@ FIRST = 700_000_000
 def test_experts_succeed(robot: str, verb: str) -> None:
     env = Tabletop(robot, views=())
     count = 30 if (robot, verb) == ("so101", "push") else 12
+    rows = 97 if verb == "chain" else 65
     episodes = [
-        rollout_expert(env, sample_scene("seen", FIRST + i, verbs=(verb,)), seed=i)
+        rollout_expert(env, sample_scene("seen", FIRST + i, verbs=(verb,)), seed=i, rows=rows)
         for i in range(count)
     ]
     assert sum(e.success for e in episodes) >= count - 1
     for episode in episodes:
-        assert episode.state.shape == episode.action.shape == (65, len(env.arm.lower))
+        assert episode.state.shape == episode.action.shape == (rows, len(env.arm.lower))
         assert (episode.action >= env.action_space.low - 1e-6).all()
         assert (episode.action <= env.action_space.high + 1e-6).all()
     # What is commanded is slow enough to be sent as it is. Only the SO-101, all but stretched out
-    # behind blocks at the far edge, commands a jump in a few pushes, which the limits then slow.
+    # behind blocks at the far edge, commands a jump in a few pushes, which the limits then slow;
+    # play goes to the edges on purpose.
     most = np.array(env.arm.velocity)[:-1] / 15
     hasty = [(np.abs(np.diff(e.action[:, :-1], axis=0)) > most).any() for e in episodes]
-    edge = robot == "so101" and verb in ("push", "zone")
-    assert sum(hasty) <= (count // 10 if edge else 0)
+    edge = robot == "so101" and verb in ("push", "zone", "chain")
+    assert sum(hasty) <= (count // 10 if edge else count // 2 if verb == "play" else 0)
+    if verb == "play":
+        return
     # The last commands hold still.
     still = [np.abs(e.action[-1, :-1] - e.action[-2, :-1]).max() for e in episodes]
     assert np.mean(still) < 0.02

@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 
 from dreamzero import embodiments
 from dreamzero.errors import UserError
-from dreamzero.sim import Look, Scene, Tabletop, Task, sample_scene
+from dreamzero.sim import Look, Scene, Tabletop, Task, rollout_expert, sample_scene
 from dreamzero.sim.arms import ROBOTS
 
 
@@ -212,3 +212,43 @@ def test_lift_zone_and_place(env: Tabletop) -> None:
         shift(env, "red", zone.x_m - block.x_m, zone.y_m - block.y_m)
         assert env.success() is done, "placing needs a lift on the way"
         assert (env.progress() == 1.0) is done
+
+
+def test_shove_any_way_and_chain_in_order(env: Tabletop) -> None:
+    env.reset_quietly(sample_scene("seen", 0, Task("shove", "red")))
+    shift(env, "red", 0.02, 0.02)
+    assert not env.success() and env.progress() == pytest.approx(0.7, abs=0.05)
+    shift(env, "red", 0.02, 0.02)
+    assert env.success()
+    scene = sample_scene("seen", 0, Task("chain", "red", "purple", "blue"))
+    zone = next(z for z in scene.zones if z.colour == "purple")
+    block = next(b for b in scene.blocks if b.colour == "red")
+
+    def touch_blue() -> None:
+        point = env.block("blue")[0] + (0, 0, 0.021)
+        joints = env.solver.solve(point, env.state()[:-1].astype(float), iterations=60)
+        over = env.solver.solve(point + (0, 0, 0.05), joints, iterations=60)
+        for target in (over, joints, over):
+            for _ in range(12):
+                env.advance(np.append(target, 0.0))
+
+    def deliver() -> None:
+        shift(env, "red", zone.x_m - block.x_m, zone.y_m - block.y_m)
+
+    env.reset_quietly(scene)
+    touch_blue()
+    deliver()
+    env.advance(np.append(env.state()[:-1], 0.0))
+    assert not env.success(), "touched before it was delivered"
+    assert env.progress() == pytest.approx(0.5)
+    touch_blue()
+    assert env.success()
+
+
+def test_play_moves_blocks_about(env: Tabletop) -> None:
+    scene = sample_scene("seen", 1, Task("play"))
+    episode = rollout_expert(env, scene, rows=97)
+    assert episode.instruction.startswith(("play", "do as"))
+    moved = [np.hypot(*(env.block(b.colour)[0][:2] - (b.x_m, b.y_m))) for b in scene.blocks]
+    assert max(moved) > 0.02
+    assert np.ptp(episode.action[:, -1]) > 0.3, "fingers open and close"

@@ -12,7 +12,7 @@ from dreamzero.errors import UserError
 from dreamzero.sim import SUITES, Look, Task, look_range, parse, sample_scene, split
 from dreamzero.sim.layout import BLOCK_HALF_M, BOUND_M, PUSH_M
 from dreamzero.sim.looks import TRAIN, UNSEEN, LookRange
-from dreamzero.sim.tasks import DIRECTIONS, TRAIN_COLOURS, VERBS
+from dreamzero.sim.tasks import DIRECTIONS, EXTRA_COLOURS, TRAIN_COLOURS, VERBS
 
 
 def test_canonical_sentence_and_paraphrases() -> None:
@@ -46,6 +46,10 @@ def test_keys_parse_back() -> None:
         ("push", "red", "up"),
         ("reach", "red", "left"),
         ("zone", "red", "left"),
+        ("play", "red"),
+        ("zone", "red", "cyan", "blue"),
+        ("chain", "red", "cyan"),
+        ("chain", "red", "cyan", "red"),
     ],
 )
 def test_wrong_tasks_are_refused(arguments: tuple[str, ...]) -> None:
@@ -58,6 +62,10 @@ def test_splits_are_disjoint_and_hold_out_combinations_only() -> None:
     assert (len(seen), len(held)) == (16, 4)
     assert not set(seen) & set(held)
     assert split("unseen-look") == seen
+    objects, verbs = split("unseen-object"), split("unseen-verb")
+    assert {t.colour for t in objects} == set(EXTRA_COLOURS)
+    assert {t.verb for t in objects} == {"reach", "push"} and {t.verb for t in verbs} == {"zone"}
+    assert (len(objects), len(verbs)) == (10, 8)
     pushes = [t for t in seen if t.verb == "push"]
     assert {t.colour for t in pushes} == set(TRAIN_COLOURS)
     assert {t.target for t in pushes} == set(DIRECTIONS)
@@ -106,15 +114,19 @@ def test_blocks_have_room(verb: str) -> None:
         scene = sample_scene("seen", seed, verbs=(verb,))
         task = scene.task
         colours = [b.colour for b in scene.blocks]
-        assert task.colour in colours and len(set(colours)) == len(colours)
+        assert {task.colour, task.then} - {None, ""} <= set(colours)
+        assert len(set(colours)) == len(colours)
         xy = np.array([(b.x_m, b.y_m) for b in scene.blocks])
         gaps = np.linalg.norm(xy[:, None] - xy[None], axis=-1)
         assert gaps[np.triu_indices(len(xy), 1)].min() > 2 * math.sqrt(2) * BLOCK_HALF_M
+        if verb == "play":
+            assert not scene.zones
+            continue
         own = xy[colours.index(task.colour)]
         if verb == "push":
             end = own + PUSH_M * np.array(task.direction)
             assert (np.abs(end) <= BOUND_M).all()
-        if verb in ("zone", "place"):
+        if verb in ("zone", "place", "chain"):
             zone = next(z for z in scene.zones if z.colour == task.target)
             assert len(scene.zones) == 2
             assert np.hypot(*(own - (zone.x_m, zone.y_m))) > 0.05
