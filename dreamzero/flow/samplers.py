@@ -277,7 +277,7 @@ def sample(
     Args:
         velocity: at integer timesteps, called once an evaluation; with an attribute ``fused`` that
             is true, steps are kernel launches.
-        video: noise ``[b, c, f, h, w]``; action: noise ``[b, k, a]``.
+        video: noise ``[b, c, f, h, w]``, f may be 0; action: noise ``[b, k, a]``.
 
     Returns:
         video latents (still at ``video_final_noise``) and actions, float32 of the same shapes.
@@ -291,7 +291,9 @@ def sample(
     fused = getattr(velocity, "fused", False)
 
     def path(start: Tensor, grid: Grid) -> _Path:
-        return _Fused(start, grid) if fused else _Table(start, config.evaluations, grid)
+        # A policy may have no video to denoise; a launch over nothing is an error.
+        launch = fused and start.numel() > 0
+        return _Fused(start, grid) if launch else _Table(start, config.evaluations, grid)
 
     videos, actions = path(video, grids[0]), path(action, grids[1])
     step, evaluated = 0, 0

@@ -205,7 +205,7 @@ class Bench:
         """Chunks and evaluations of all paths in turn; their numbers first."""
         session, sampler = self.policy.session, self.policy.sampler
         config, transformer = self.engine.transformer.config, self.engine.transformer
-        video = self._noise(1, config.out_channels, config.frames_per_block, *session.size)
+        video = self._noise(1, config.out_channels, transformer.dream_frames, *session.size)
         action = self._noise(1, session.horizon, config.action_dim)
         plain, kept = Reference(transformer, sampler), Reference(transformer, sampler, keep=True)
         kept.prepare(seen)
@@ -329,7 +329,8 @@ class Bench:
         session, config = self.policy.session, self.engine.transformer.config
         if state is None or video is None or action is None:
             state = self._noise(1, 1, config.state_dim)
-            video = self._noise(1, config.out_channels, config.frames_per_block, *session.size)
+            frames = self.engine.transformer.dream_frames
+            video = self._noise(1, config.out_channels, frames, *session.size)
             action = self._noise(1, session.horizon, config.action_dim)
         return session.chunk(state).inputs(video, action, 999, 999)
 

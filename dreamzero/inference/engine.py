@@ -198,7 +198,7 @@ def _answers(network: Network) -> tuple[Tensor, Tensor, Tensor]:
 
     grid = config.position_grid or (4, 4)
     size = (grid[0] * config.patch_size[1], grid[1] * config.patch_size[2])
-    frames = config.frames_per_block
+    frames = model.dream_frames
     text = noise(1, 16, config.text_dim).to(network.dtype)
     image = None
     if config.image_dim is not None:

@@ -176,7 +176,7 @@ class Network:
             base = self.model.positions.video(base)
         if first is None and self.patch_first.shape[1]:
             raise ValueError("this model reads first-frame channels, and none are given")
-        if first is not None:
+        if first is not None and first.shape[2]:
             base = base + F.linear(self._patches(first.to(self.dtype)), self.patch_first)
         return base
 
@@ -298,6 +298,8 @@ class Network:
         return split.to_heads(q, whole.tokens).contiguous()
 
     def _video(self, latents: Tensor, base: Tensor) -> Tensor:
+        if not latents.shape[2]:
+            return base.expand(len(latents), -1, -1)
         return base + F.linear(self._patches(latents.to(self.dtype)), self.patch)
 
     def _action(self, given: Inputs) -> Tensor:

@@ -67,6 +67,8 @@ class WorldActionPolicy:
         if not self.card.has_action:
             raise UserError(f"{self.card.name} has no actions: it was seen on video only")
         conditioning.check(self.model)
+        if self.dream and not self.model.transformer.dream_frames:
+            raise UserError("dream=True: this policy acts without dreaming, there is no video")
         # With more blocks observed there would be no room to predict another one.
         most = self.card.blocks - 1
         wanted = self.card.memory_blocks if self.memory_blocks is None else self.memory_blocks
@@ -217,7 +219,8 @@ class WorldActionPolicy:
         started = time.perf_counter()
         self._awaited = 0
         config = self.model.transformer.config
-        video = self._noise(1, config.out_channels, self.frames_per_block, *self.session.size)
+        frames = self.model.transformer.dream_frames
+        video = self._noise(1, config.out_channels, frames, *self.session.size)
         action = self._noise(1, self.card.horizon, config.action_dim)
         normal = self.normalizer.state(self._state)
         state = torch.zeros(1, 1, config.state_dim)

@@ -189,7 +189,7 @@ class Chunk:
         network = session.engine.network
         self._session, self._network = session, network
         self.fused = session.engine.config.uses("kernels", network.device)
-        frames = network.config.frames_per_block
+        frames = network.model.dream_frames
         at = network.layout(session.cache.frames, frames, session.size, session.horizon, 1)
         self._base = network.base(at, session._channels(frames))
         self._state = network.state(session.cast(state))

@@ -7,11 +7,17 @@ a matrix (for tests, pictures, and the release's video-only variant).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# How the dreamed video of a block stands to its actions: they see it (the world action model), it is
+# there but neither sees the other, or it is not there (an action-only policy).
+Dream = Literal["seen", "apart", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class TeacherForcing:
             for video-only batches, and it shows the model its own targets; kept for parity.
         noisy_first: whether the first frame is there as a noisy frame too (its loss counts in the
             release; a policy always observes it, so that small models may leave it out).
+        dream: see ``Dream``; with "none" there are no noisy tokens at all.
 
     The clean tokens of the last block are seen by nothing that is predicted, so that a sequence
     holds ``blocks - 1`` clean blocks (all of them where ``leaky``).
@@ -39,6 +46,7 @@ class TeacherForcing:
     states: int
     leaky: bool = False
     noisy_first: bool = True
+    dream: Dream = "seen"
 
     @property
     def block(self) -> int:
@@ -56,7 +64,11 @@ class TeacherForcing:
     @property
     def noisy_video(self) -> int:
         """Tokens of the noisy video."""
-        return self.frame * self.noisy_first + self.blocks * self.block
+        return self.frame * self.noisy_first + self.blocks * self._noisy_block
+
+    @property
+    def _noisy_block(self) -> int:
+        return 0 if self.dream == "none" else self.block
 
     @property
     def video(self) -> int:
@@ -78,7 +90,7 @@ class TeacherForcing:
         first = self.clean_video + self.frame * self.noisy_first
         if block < 0:
             return slice(self.clean_video, first)
-        return slice(first + block * self.block, first + (block + 1) * self.block)
+        return slice(first + block * self._noisy_block, first + (block + 1) * self._noisy_block)
 
     def action(self, block: int) -> slice:
         start = self.video + block * self.actions
@@ -92,6 +104,15 @@ class TeacherForcing:
         """Clean tokens before a block: what its noisy tokens and actions may see of the past."""
         return slice(0, self.frame + block * self.block)
 
+    def streams(self, block: int) -> Iterator[tuple[list[slice], list[slice]]]:
+        """(queries, keys) of a block: what is denoised together, and all that it sees."""
+        noisy, action, state = self.noisy(block), self.action(block), self.state(block)
+        groups = {"seen": [[noisy, action]], "apart": [[noisy], [action]], "none": [[action]]}
+        for group in groups[self.dream]:
+            if any(span.start < span.stop for span in group):
+                seen = [self.past(block), *group]
+                yield group, [*seen, state] if action in group else seen
+
 
 def dense_mask(layout: TeacherForcing, device: torch.device | None = None) -> Tensor:
     """The table of MODEL.md 3 as bool ``[l, l]``: row = query, column = key, true = sees."""
@@ -104,9 +125,10 @@ def dense_mask(layout: TeacherForcing, device: torch.device | None = None) -> Te
         mask[noisy, noisy] = True
         if i < 0:
             continue
-        for row in (noisy, layout.action(i)):
-            for column in (layout.past(i), noisy, layout.action(i), layout.state(i)):
-                mask[row, column] = True
+        for queries, keys in layout.streams(i):
+            for row in queries:
+                for column in keys:
+                    mask[row, column] = True
         mask[layout.state(i), layout.state(i)] = True
     if layout.leaky:
         mask[layout.clean_video : layout.video, : layout.video] = True
@@ -147,11 +169,12 @@ def teacher_forcing_attention(q: Tensor, k: Tensor, v: Tensor, layout: TeacherFo
         span = layout.noisy(-1)
         noisy.append(attend(pick(q, span), pick(k, span), pick(v, span)))
     for i in range(layout.blocks):
-        queries = [layout.noisy(i), layout.action(i)]
-        keys = [layout.past(i), *queries, layout.state(i)]
-        out = attend(pick(q, *queries), pick(k, *keys), pick(v, *keys))
-        noisy.append(out[:, : layout.block])
-        actions.append(out[:, layout.block :])
+        for queries, keys in layout.streams(i):
+            out = attend(pick(q, *queries), pick(k, *keys), pick(v, *keys))
+            dreamed = layout.noisy(i) in queries and layout.dream != "none"
+            video = layout.block if dreamed else 0
+            noisy.append(out[:, :video])
+            actions.append(out[:, video:])
     # A state sees only itself when there is one a block: its output is its own value.
     states = [
         v[:, s] if layout.states == 1 else attend(q[:, s], k[:, s], v[:, s])

@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanImageEmbedding
 from torch import Tensor, nn
 
-from .attention import TeacherForcing, attend, teacher_forcing_attention
+from .attention import Dream, TeacherForcing, attend, teacher_forcing_attention
 from .blocks import Block, ContextKV, Groups, layer_norm
 from .cache import KVCache
 from .coders import AbsolutePositions, ActionEncoder, SlotMLP, init_weights, sinusoid
@@ -60,6 +60,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         state_sees_all: whether a state token attends to everything in ``step``, as the release runs
             it, though in training it sees only itself. A model trained here loses a third of its
             success by it (``seen/success_state_sees_all`` in the shipped model's run record).
+        dream: whether actions see the dreamed video of their block (as in the release), are denoised
+            apart from it, or there is none: rivals of the world action model (``attention.Dream``).
     """
 
     _supports_gradient_checkpointing = False
@@ -87,6 +89,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         slots: int = 1,
         position_grid: tuple[int, int] | None = None,
         state_sees_all: bool = True,
+        dream: Dream = "seen",
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
@@ -105,6 +108,12 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
         self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
         init_weights(self, num_layers)
+
+    @property
+    def dream_frames(self) -> int:
+        """Latent frames that are denoised together with the actions of a block: K, or none."""
+        frames: int = self.config.frames_per_block
+        return frames if self.config.dream == "seen" else 0
 
     def encode_context(self, text: Tensor, image: Tensor | None = None) -> list[ContextKV]:
         """Cross-attention keys and values of every block.
@@ -137,7 +146,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
 
         Args:
             clean_latents: ``[b, c, f, h, w]``, f = 1 + n * frames_per_block.
-            noisy_latents: the same shape; or one frame shorter, without the noisy first frame.
+            noisy_latents: the same shape; or one frame shorter, without the noisy first frame; or of
+                no frame, where ``dream`` is "none".
             timestep: one a noisy latent frame, ``[b, f]``.
             context: from ``encode_context``.
             noisy_action: ``[b, n * k, a]``, or None for video-only batches.
@@ -163,6 +173,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             states=1 if steps else 0,
             leaky=leaky_video_only and not steps,
             noisy_first=noisy_frames == frames,
+            dream=self.config.dream,
         )
         clean_frames = layout.clean_video // layout.frame
         if first_frame is None:
@@ -175,8 +186,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             self._embed_video(noisy_latents, noisy_first),
         ]
         rope = video_rope(torch.arange(frames, device=device), height, width, self.head_dim)
-        ropes = [rope[: layout.clean_video], rope[-layout.noisy_video :]]
-        times = [torch.zeros_like(timestep[:, :1]), timestep]
+        ropes = [rope[: layout.clean_video], rope[len(rope) - layout.noisy_video :]]
+        times = [timestep.new_zeros(len(timestep), 1), timestep]
         runs = [(1, layout.clean_video), (noisy_frames, layout.frame)]
         if noisy_action is not None and timestep_action is not None and state is not None:
             tokens += [self._embed_action(noisy_action, timestep_action), self.state_encoder(state)]
@@ -216,7 +227,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         of ``latents`` (clean, ``timestep`` 0) are kept in the cache.
 
         Args:
-            latents: ``[b, c, f, h, w]``.
+            latents: ``[b, c, f, h, w]``; of no frame where only actions are wanted.
             timestep: ``[b, f]``.
             action: ``[b, k, a]``, ``timestep_action [b, k]``, ``state [b, 1, s]``.
             first_frame: mask and first-frame channels of these frames.
@@ -289,6 +300,8 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             raise ValueError(
                 f"the model takes {self.config.in_channels} latent channels, got {latents.shape[1]}"
             )
+        if not latents.shape[2]:
+            return latents.new_zeros(len(latents), 0, self.config.dim)
         tokens = self.patch_embedding(latents).flatten(2).transpose(1, 2)
         return tokens if self.positions is None else self.positions.video(tokens)
 

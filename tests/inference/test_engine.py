@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,46 @@ def test_dynamic_reuse_skips_and_says_so(model: WorldActionModel) -> None:
         SamplerConfig(guidance_interval=(0.5, 0.2))
     with pytest.raises(UserError, match="a cosine is between"):
         Reuse(((2.0, 4),))
+
+
+@pytest.mark.parametrize("dream", ["apart", "none"])
+@pytest.mark.parametrize("kernels", ["off", "on"])
+@torch.inference_mode()
+def test_policies_that_do_not_dream(model: WorldActionModel, dream: str, kernels: str) -> None:
+    """The engine without video tokens, against the transformer's own step."""
+    config = dict(model.transformer.config) | {"dream": dream}
+    known = inspect.signature(DreamZeroTransformer.__init__).parameters
+    transformer = DreamZeroTransformer(**{k: v for k, v in config.items() if k in known})
+    transformer.load_state_dict(model.transformer.state_dict())
+    sampler = SamplerConfig(steps=3, guidance=2.0)
+    engine = Engine(transformer.eval(), EngineConfig(kernels=kernels))  # type: ignore[arg-type]
+    session = engine.open(model.latent_size(), sampler)
+    texts = [model.text_encoder.encode([words]) for words in ("push the red block", "")]
+    session.reset(texts)
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randn(1, 24, 1, *model.latent_size(), generator=generator)
+    session.write(seen)
+    state = torch.randn(1, 1, 8, generator=generator)
+    nothing, noise = seen[:, :, :0], torch.randn(1, 8, 8, generator=generator)
+    video, got = sample(session.chunk(state), nothing, noise, sampler)
+    context, cache = (
+        transformer.encode_context(texts[0]),
+        transformer.new_cache(model.latent_size()),
+    )
+    transformer.step(seen, torch.zeros(1, 1), context, cache)
+
+    def velocity(video: Tensor, action: Tensor, tv: int, ta: int) -> tuple[Tensor, Tensor]:
+        times = torch.full((1, 8), float(ta))
+        out = transformer.step(video, video.new_zeros(1, 0), context, cache, action, times, state)
+        assert out[1] is not None
+        return out[0], out[1]
+
+    near(got, sample(velocity, nothing, noise, sampler)[1])
+    assert video.numel() == 0
+    bundle = replace(model, transformer=transformer)
+    assert np.isfinite(episode(WorldActionPolicy(bundle), 2)).all()
+    with pytest.raises(UserError, match="acts without dreaming"):
+        WorldActionPolicy(bundle, dream=True)
 
 
 def test_flash_is_one_evaluation_with_noisy_video(model: WorldActionModel) -> None:

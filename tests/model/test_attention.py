@@ -17,6 +17,26 @@ layouts = st.builds(
     states=st.just(1),
     noisy_first=st.booleans(),
 )
+apart = st.builds(
+    TeacherForcing,
+    frame=st.integers(1, 4),
+    blocks=st.integers(1, 4),
+    frames_per_block=st.integers(1, 3),
+    actions=st.integers(0, 5),
+    states=st.just(1),
+    noisy_first=st.booleans(),
+    dream=st.just("apart"),
+)
+action_only = st.builds(
+    TeacherForcing,
+    frame=st.integers(1, 4),
+    blocks=st.integers(1, 4),
+    frames_per_block=st.integers(1, 3),
+    actions=st.integers(1, 5),
+    states=st.just(1),
+    noisy_first=st.just(False),
+    dream=st.just("none"),
+)
 video_only = st.builds(
     TeacherForcing,
     frame=st.integers(1, 4),
@@ -35,7 +55,7 @@ def qkv(layout: TeacherForcing) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return q, k, v
 
 
-@given(st.one_of(layouts, video_only))
+@given(st.one_of(layouts, apart, action_only, video_only))
 def test_structured_equals_dense(layout: TeacherForcing) -> None:
     q, k, v = qkv(layout)
     dense = attend(q, k, v, dense_mask(layout))
@@ -44,7 +64,7 @@ def test_structured_equals_dense(layout: TeacherForcing) -> None:
     )
 
 
-@given(layouts)
+@given(st.one_of(layouts, apart, action_only))
 def test_gradients_agree_with_dense(layout: TeacherForcing) -> None:
     grads = []
     for structured in (True, False):
@@ -76,6 +96,21 @@ def test_who_sees_whom(layout: TeacherForcing) -> None:
         assert mask[state].sum() == layout.states**2
     assert not mask[: layout.clean_video, layout.clean_video :].any()
     assert mask.any(dim=1).all(), "every token sees something"
+
+
+@given(st.one_of(apart, action_only))
+def test_without_a_dream_actions_see_the_past_alone(layout: TeacherForcing) -> None:
+    mask = dense_mask(layout)
+    for i in range(layout.blocks):
+        noisy, action, state = layout.noisy(i), layout.action(i), layout.state(i)
+        others = layout.past(i).stop
+        assert mask[action, :others].all() and mask[action, action].all()
+        assert (mask[action].sum(1) == others + layout.actions + layout.states).all()
+        assert mask[action, state].all()
+        assert (mask[noisy].sum(1) == others + layout.block).all()
+        assert not mask[noisy, layout.video :].any(), "the dream does not see the actions either"
+    if layout.dream == "none":
+        assert layout.noisy_video == 0
 
 
 @given(video_only)

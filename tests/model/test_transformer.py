@@ -151,6 +151,42 @@ def test_acting_is_what_training_taught(sees_all: bool) -> None:
     assert (min(apart) > 1e-4) if sees_all else (max(apart) < 1e-5)
 
 
+@pytest.mark.parametrize("dream", ["apart", "none"])
+def test_acting_without_a_dream_is_what_training_taught(dream: str) -> None:
+    torch.manual_seed(0)
+    model = DreamZeroTransformer(
+        **SMALL, position_grid=(2, 2), state_sees_all=False, dream=dream
+    ).eval()
+    given = inputs(3)
+    if dream == "none":
+        given["noisy_latents"] = given["noisy_latents"][:, :, :0]
+        given["timestep"] = given["timestep"][:, :0]
+    else:  # the noisy first frame is left out
+        given["noisy_latents"] = given["noisy_latents"][:, :, 1:]
+        given["timestep"] = given["timestep"][:, 1:]
+    with torch.inference_mode():
+        context = model.encode_context(TEXT)
+        video, action = model(context=context, **given)
+        assert action is not None
+        # Another dream, the same actions.
+        changed = given | {"noisy_latents": given["noisy_latents"] + 1}
+        torch.testing.assert_close(model(context=context, **changed)[1], action)
+        cache = model.new_cache(SIZE, batch=2)
+        model.step(given["clean_latents"][:, :, :1], torch.zeros(2, 1), context, cache)
+        for block in range(3):
+            steps = slice(4 * block, 4 * block + 4)
+            times = given["timestep_action"][:, steps]
+            nothing, got = model.step(
+                torch.empty(2, 3, 0, *SIZE), torch.empty(2, 0), context, cache,
+                given["noisy_action"][:, steps], times, given["state"][:, block : block + 1],
+            )  # fmt: skip
+            assert got is not None and nothing.shape == (2, 3, 0, *SIZE)
+            torch.testing.assert_close(got, action[:, steps], atol=1e-5, rtol=1e-5)
+            frames = slice(1 + 2 * block, 3 + 2 * block)
+            model.step(given["clean_latents"][:, :, frames], torch.zeros(2, 2), context, cache)
+    assert video.shape == given["noisy_latents"].shape
+
+
 def test_full_cache_refuses(model: DreamZeroTransformer) -> None:
     latents = torch.randn(1, 3, 9, *SIZE)
     context = model.encode_context(TEXT[:1])
