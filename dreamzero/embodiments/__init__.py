@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..errors import UserError
 from . import real, tabletop
-from .card import FRAMES_PER_LATENT, LATENT_FRAMES_PER_BLOCK, Embodiment, Field
+from .card import FRAMES_PER_LATENT, Embodiment, Field
 
-__all__ = ["FRAMES_PER_LATENT", "LATENT_FRAMES_PER_BLOCK", "Embodiment", "Field", "get", "names"]
+__all__ = ["FRAMES_PER_LATENT", "Embodiment", "Field", "get", "names"]
 
 _CARDS = {card.name: card for card in (*tabletop.CARDS, *real.CARDS)}
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Layout = Literal["single", "column", "droid", "grid"]
-LATENT_FRAMES_PER_BLOCK = 2
 FRAMES_PER_LATENT = 4
 
 
@@ -48,6 +47,7 @@ class Embodiment:
             action field must have a state field of the same key.
         video_hz, action_hz: rates the data are resampled to.
         horizon: action steps in one block.
+        latent_frames: latent frames in one block (K); the horizon covers the same time.
         blocks: blocks in the context window (M).
         memory_blocks: observed blocks a policy keeps in its window when it acts; None: as many as
             fit. With 0 it looks at the newest frame alone: what a cloned policy did before can mislead
@@ -68,6 +68,7 @@ class Embodiment:
     video_hz: float
     action_hz: float
     horizon: int
+    latent_frames: int = 2
     blocks: int = 4
     memory_blocks: int | None = None
     prompt: str = "{instruction}"
@@ -87,7 +88,7 @@ class Embodiment:
     @property
     def frames_per_block(self) -> int:
         """Video frames that one block spans (8 at K = 2)."""
-        return LATENT_FRAMES_PER_BLOCK * FRAMES_PER_LATENT
+        return self.latent_frames * FRAMES_PER_LATENT
 
     @property
     def window_frames(self) -> int:

@@ -276,6 +276,7 @@ def _fit(card: Embodiment, codec: codecs.Codec, arguments: Mapping[str, Any]) ->
         "in_channels": codec.latent_channels,
         "out_channels": codec.latent_channels,
         "horizon": card.horizon,
+        "frames_per_block": card.latent_frames,
         "window_blocks": card.blocks,
     }
     if arguments.get("position_grid") is not None:

@@ -115,7 +115,12 @@ def _robots(layout: Layout, config: dict[str, Any], options: ImportOptions) -> r
 def geometry(config: Mapping[str, Any]) -> robot_files.Geometry:
     """What cards take from a transformer's configuration (Wan 2.2 5B sees a small canvas)."""
     canvas = (160, 320) if config["out_channels"] == 48 else None
-    return robot_files.Geometry(config["horizon"], config.get("window_blocks", 4), canvas)
+    return robot_files.Geometry(
+        config["horizon"],
+        config.get("window_blocks", 4),
+        canvas,
+        config.get("frames_per_block", 2),
+    )
 
 
 def _tokenizer(layout: Layout, options: ImportOptions) -> Path | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ... import embodiments
 from ...data.normalize import FieldStatistics, Statistics, relative_to
-from ...embodiments import FRAMES_PER_LATENT, LATENT_FRAMES_PER_BLOCK, Embodiment, Field
+from ...embodiments import FRAMES_PER_LATENT, Embodiment, Field
 from ...errors import UserError
 
 VIDEO_HZ = 5.0
@@ -29,11 +29,13 @@ Robots = dict[str, tuple[Embodiment, Statistics]]
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the cards take from the transformer: steps a block, blocks, (height, width)."""
+    """What the cards take from the transformer: steps a block, blocks, (height, width) of the canvas,
+    latent frames a block."""
 
     horizon: int
     blocks: int
     canvas_px: tuple[int, int] | None = None
+    latent_frames: int = 2
 
 
 def read(
@@ -128,12 +130,13 @@ class _Robot:
         self, geometry: Geometry, views: list[str], fields: dict[str, list[Field]]
     ) -> Embodiment:
         state, action = tuple(fields["state"]), tuple(fields["action"])
-        span_s = LATENT_FRAMES_PER_BLOCK * FRAMES_PER_LATENT / VIDEO_HZ
+        span_s = geometry.latent_frames * FRAMES_PER_LATENT / VIDEO_HZ
         rates = {
             "name": self.tag,
             "video_hz": VIDEO_HZ,
             "action_hz": geometry.horizon / span_s,
             "horizon": geometry.horizon,
+            "latent_frames": geometry.latent_frames,
             "blocks": geometry.blocks,
             "canvas_px": geometry.canvas_px or self._canvas(len(views)),
         }
