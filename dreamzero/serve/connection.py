@@ -26,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 from .. import __version__
 from ..errors import UserError
 from . import protocol
+from .log import quiet
 from .messages import SUBPROTOCOL
 
 
@@ -91,6 +92,7 @@ class Connection:
                     close_timeout=2,
                     ping_timeout=self._timeout_s,  # some servers compute on their event loop
                     max_size=protocol.Limits().size,
+                    logger=quiet,
                     **tls,
                 )
             )

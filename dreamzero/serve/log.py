@@ -15,6 +15,9 @@ from typing import Any, TextIO
 from .messages import Dialect
 
 log = logging.getLogger("dreamzero.serve")
+# For the websockets library: what went wrong with a connection is told by those who use it.
+quiet = logging.getLogger("dreamzero.serve.websockets")
+quiet.disabled = True
 
 
 def event(

@@ -29,7 +29,7 @@ from ..errors import UserError
 from . import protocol
 from .config import Address, ServeConfig, bind
 from .door import Door, peer
-from .log import Visit, event
+from .log import Visit, event, quiet
 from .messages import (
     RESET_DONE,
     SUBPROTOCOL,
@@ -44,10 +44,6 @@ from .protocol import Limits, ProtocolError
 from .sessions import Sessions
 from .wire import wire
 from .worker import Busy, Gone, Worker
-
-# Broken handshakes are their sender's business; what concerns us is counted and logged here.
-_quiet = logging.getLogger("dreamzero.serve.websockets")
-_quiet.disabled = True
 
 GOING_AWAY, BAD_DATA, INTERNAL, TRY_AGAIN = 1001, 1007, 1011, 1013
 
@@ -144,7 +140,7 @@ class Server:
             ping_timeout=config.ping_s,
             max_size=config.max_message,
             max_queue=1,
-            logger=_quiet,
+            logger=quiet,
         )
 
     def _health(self) -> dict[str, Any]:
