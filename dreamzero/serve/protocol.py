@@ -80,7 +80,7 @@ def unpack(data: bytes, limits: Limits | None = None) -> Any:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise ProtocolError(f"no msgpack message ({_line(error)})") from error
-    _check_depth(message, limits.depth)
+    _check(message, limits.depth)
     return message
 
 
@@ -121,9 +121,11 @@ class _Reader:
         return found
 
 
-def _check_depth(message: Any, depth: int) -> None:
+def _check(message: Any, depth: int) -> None:
     layer = [message]
     for _ in range(depth + 1):
+        if any(isinstance(item, msgpack.Timestamp) for item in layer):
+            raise ProtocolError("msgpack extension -1: this protocol has none")
         layer = [
             inner
             for item in layer

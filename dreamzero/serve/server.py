@@ -135,7 +135,7 @@ class Server:
             compression=None,
             server_header=f"dreamzero/{__version__}",
             open_timeout=10,
-            close_timeout=5,
+            close_timeout=2,
             ping_interval=config.ping_s,
             ping_timeout=config.ping_s,
             max_size=config.max_message,

@@ -64,13 +64,14 @@ class Report(Book):
         """Of the latencies; NaN if there are none."""
         return float(np.percentile(self.latency_ms, percent)) if self.latency_ms else float("nan")
 
-    def growth_per_hour(self, what: str = "rss_mib") -> float:
-        """Slope of a figure of the samples, the first fifth left out: it fills caches and pools."""
-        kept = self.samples[len(self.samples) // 5 :]
-        if len(kept) < 3:
+    def grown(self, what: str = "rss_mib") -> float:
+        """Median of a figure in the last fifth of the samples, less that in the second fifth: the first
+        one fills pools and caches. NaN of fewer than ten samples."""
+        fifth = len(self.samples) // 5
+        if fifth < 2:
             return float("nan")
-        times = np.array([s.time_s for s in kept]) / 3600
-        return float(np.polyfit(times, [getattr(s, what) for s in kept], 1)[0])
+        values = [getattr(sample, what) for sample in self.samples]
+        return float(np.median(values[-fifth:]) - np.median(values[fifth : 2 * fifth]))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; latencies as percentiles."""
@@ -82,7 +83,7 @@ class Report(Book):
             **shown,
             **{name: getattr(self, name) for name in kept},
             **counted,
-            "rss_mib_per_hour": self.growth_per_hour(),
+            "grown": {name: self.grown(name) for name in ("rss_mib", "fds", "threads", "tasks")},
             "samples": [asdict(sample) for sample in self.samples],
         }
 
