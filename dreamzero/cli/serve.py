@@ -113,8 +113,9 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; 0 after a graceful end."""
+    """Serve until SIGINT or SIGTERM; 0 after a graceful end, 1 if a computation had to be left."""
     import asyncio
+    import os
 
     from ..serve import Server
     from ..serve.config import bind
@@ -139,10 +140,14 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
 
-    async def serve() -> None:
-        await Server(source, config).run(ready, _stop())
+    async def serve() -> bool:
+        clean: bool = await Server(source, config).run(ready, _stop())
+        return clean
 
-    asyncio.run(serve())
+    if not asyncio.run(serve()):
+        # A thread still computes: an orderly exit would pull the libraries away beneath it.
+        sys.stderr.flush()
+        os._exit(1)
     return 0
 
 
@@ -189,7 +194,7 @@ def _source(args: argparse.Namespace) -> Source:
     from ..serve import source
 
     made: Source
-    if args.policy == "hold" or args.policy.startswith("replay:"):
+    if args.policy == "hold" or args.policy.startswith(("replay:", "ws:", "wss:")):
         made = source(args.policy, args.embodiment)
         return made
     check_guidance(args)

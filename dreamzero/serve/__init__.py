@@ -70,9 +70,10 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f".{_LAZY[name]}", __name__)
     except ModuleNotFoundError as error:
-        if error.name not in ("msgpack", "websockets", "prometheus_client"):
+        name = (error.name or "").partition(".")[0]
+        if name not in ("msgpack", "websockets", "prometheus_client"):
             raise
         raise UserError(
-            f"serving needs {error.name}, which is not installed: pip install 'dreamzero[serve]'"
+            f"serving needs {name}, which is not installed: pip install 'dreamzero[serve]'"
         ) from error
     return getattr(module, name)

@@ -129,9 +129,12 @@ class Connection:
             raise Lost("not connected")
         try:
             self._socket.send(protocol.pack(message))
+            return self._receive()
         except (ConnectionClosed, OSError) as error:
             raise Lost(_reason(error)) from error
-        return self._receive()
+        except KeyboardInterrupt:
+            self.close()  # the answer that is under way must not be taken for the next one's
+            raise
 
     def close(self) -> None:
         """Say goodbye."""

@@ -85,34 +85,44 @@ class Server:
         self._fault = ""
         self._began_s = time.monotonic()
 
-    async def run(self, ready: Callable[[Address], None], stop: asyncio.Event) -> None:
+    async def run(self, ready: Callable[[Address], None], stop: asyncio.Event) -> bool:
         """Take the port, warm up, listen, call ``ready``, and serve until ``stop`` is set.
+
+        Returns:
+            Whether nothing is left computing.
 
         Raises:
             UserError: no policy can be made, or the port cannot be had.
         """
-        sock, address = bind(self.config)
-        with sock:
-            stopped = asyncio.create_task(stop.wait())
-            warm = asyncio.create_task(self.sessions.warm_up())
-            await asyncio.wait({warm, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not warm.done():
-                warm.cancel()
-                return
-            try:
-                await warm
-                listener = await self._listen(sock)
-            finally:
-                stopped.cancel()
-            seconds = round(time.monotonic() - self._began_s, 3)
-            event("ready", uri=address.uri, warm_up_s=seconds)
-            sweep = asyncio.create_task(self._sweep())
-            try:
-                ready(address)
-                await stop.wait()
-            finally:
-                sweep.cancel()
-                await self._end(listener)
+        try:
+            sock, address = bind(self.config)
+            with sock:
+                return await self._run(sock, lambda: ready(address), stop)
+        except BaseException:
+            self.worker.close(1.0)
+            raise
+
+    async def _run(
+        self, sock: socket.socket, ready: Callable[[], None], stop: asyncio.Event
+    ) -> bool:
+        stopped = asyncio.create_task(stop.wait())
+        warm = asyncio.create_task(self.sessions.warm_up())
+        await asyncio.wait({warm, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not warm.done():
+            warm.cancel()
+            return self.worker.close(1.0)
+        await warm
+        listener = await self._listen(sock)
+        sweep = asyncio.create_task(self._sweep())
+        try:
+            event("ready", warm_up_s=round(time.monotonic() - self._began_s, 3))
+            ready()
+            await stop.wait()
+        finally:
+            sweep.cancel()
+            clean = await self._end(listener)
+        return clean
 
     async def _listen(self, sock: socket.socket) -> Listener:
         config = self.config
@@ -157,7 +167,7 @@ class Server:
         }
         return health | ({"fault": self._fault} if self._fault else {})
 
-    async def _end(self, listener: Listener) -> None:
+    async def _end(self, listener: Listener) -> bool:
         """No new connections; answers under way go out, then everybody is told goodbye."""
         self._stopping = True
         listener.close(close_connections=False)
@@ -170,9 +180,11 @@ class Server:
             connection.transport.abort()
         for goodbye in goodbyes:
             goodbye.cancel()
-        if not self.worker.close(1.0):
+        clean = self.worker.close(1.0)
+        if not clean:
             event("a computation did not end in time and is left behind", logging.WARNING)
         event("ended", up_s=round(time.monotonic() - self._began_s, 1))
+        return clean
 
     async def _sweep(self) -> None:
         while True:

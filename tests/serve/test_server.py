@@ -378,7 +378,7 @@ def test_stopping_before_it_is_warm(spies: Spies) -> None:
         await asyncio.sleep(0.05)
         stop.set()
         async with asyncio.timeout(5):
-            await running
+            assert not await running
         go.set()
 
     asyncio.run(work())
