@@ -2,13 +2,15 @@
 
 A policy (an engine session with its window) is made when first needed, kept, and lent to one session
 at a time: making one can cost gigabytes, and compiling one seconds. How many there are is bounded by
-``limit`` and by the engine, which refuses one more when the memory is used up. When all are lent, a
-session that has been idle too long gives way, then the least recently used one that is not its
-connection's newest: clients name a new session for every episode and never end the old ones.
+``limit`` and by the engine, which refuses one more when the memory is used up. When all are lent, one
+gives way: a session that has been idle too long; else one of the same long name, whose client has come
+back on another connection before the loss of the first was noticed; else the least recently used one that is
+not its connection's newest, for clients name a new session for every episode and never end the old.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -18,6 +20,9 @@ from ..types import Policy
 from .episode import Episode
 from .wire import Wire
 from .worker import Busy, Worker
+
+# A name of so many characters, as a UUID is, belongs to one client; two robots may both be "default".
+UNIQUE = 16
 
 
 @dataclass
@@ -83,7 +88,7 @@ class Sessions:
         """
         session = self._sessions.get((owner, session_id))
         if session is None:
-            policy = await self._policy(owner)
+            policy = await self._policy(owner, session_id)
             episode = Episode(policy, self._wire, self._real_clock)
             session = Session(owner, session_id, episode)
             self._sessions[owner, session_id] = session
@@ -103,7 +108,7 @@ class Sessions:
             if not session.busy and now - session.used_s > self._idle_s:
                 self.release(session.owner, session.id)
 
-    async def _policy(self, owner: Hashable) -> Policy:
+    async def _policy(self, owner: Hashable, session_id: str) -> Policy:
         self.expire()
         if not self._free and self._made < self._limit:
             try:
@@ -113,7 +118,7 @@ class Sessions:
             except UserError:
                 pass  # the memory is used up: those that are there have to do
         if not self._free:
-            self._evict(owner)
+            self._evict(owner, session_id)
         if not self._free:
             raise Busy(
                 f"busy: all {self._made} sessions are in use; try again when one has ended, or "
@@ -129,15 +134,17 @@ class Sessions:
             self._made -= 1
             raise
 
-    def _evict(self, owner: Hashable) -> None:
-        newest: dict[Hashable, Session] = {}
-        for session in self._sessions.values():
-            other = newest.get(session.owner)
-            if other is None or session.used_s >= other.used_s:
-                newest[session.owner] = session
-        newest.pop(owner, None)  # its next session becomes its newest
-        kept = {id(session) for session in newest.values()}
-        idle = [s for s in self._sessions.values() if not s.busy and id(s) not in kept]
-        if idle:
-            victim = min(idle, key=lambda session: session.used_s)
+    def _evict(self, owner: Hashable, session_id: str) -> None:
+        idle = [session for session in self._sessions.values() if not session.busy]
+        again = [s for s in idle if s.id == session_id and len(session_id) >= UNIQUE]
+        victim = min(again or self._replaced(owner, idle), key=lambda s: s.used_s, default=None)
+        if victim is not None:
             self.release(victim.owner, victim.id)
+
+    def _replaced(self, owner: Hashable, idle: list[Session]) -> list[Session]:
+        """What is idle and not its connection's newest; ``owner`` is about to get a newer one."""
+        newest = {session.owner: session.used_s for session in self._sessions.values()}
+        for session in self._sessions.values():
+            newest[session.owner] = max(newest[session.owner], session.used_s)
+        newest[owner] = math.inf
+        return [session for session in idle if session.used_s < newest[session.owner]]

@@ -129,7 +129,8 @@ def _server(
     policy: str, embodiment: str, clients: int, report: Report
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "dreamzero", "serve", "--policy", policy, "--port", "0"]
-    command += ["--embodiment", embodiment, "--max-sessions", str(clients), "--json"]
+    # Twice as many: one that has vanished is in the server's books until its chunk is done.
+    command += ["--embodiment", embodiment, "--max-sessions", str(2 * clients), "--json"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log"
         with path.open("w") as log:

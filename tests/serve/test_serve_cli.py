@@ -136,7 +136,7 @@ def test_a_short_soak() -> None:
     assert len(report.latency_ms) > 10 and report.slow and len(report.mischief) > 3
     assert report.percentile_ms(50) <= report.percentile_ms(99)
     assert len(report.samples) >= 5 and report.samples[-1].rss_mib > 10
-    assert report.samples[-1].tasks > 0 and report.samples[-1].sessions <= 8
+    assert report.samples[-1].tasks > 0 and report.samples[-1].sessions <= 16
     json.dumps(report.to_dict())
 
 

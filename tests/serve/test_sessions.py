@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -167,6 +168,23 @@ async def test_the_oldest_that_is_nobodys_newest_gives_way(
     assert await asked(sessions, "c", "1") is old
     with pytest.raises(Busy):
         await sessions.claim("d", "1")
+
+
+@table(limit=1)
+async def test_who_comes_back_under_its_name_takes_its_place(
+    sessions: Sessions, spies: Spies
+) -> None:
+    ours, other = str(uuid.uuid4()), str(uuid.uuid4())
+    await asked(sessions, "lost connection", ours)
+    with pytest.raises(Busy):
+        await sessions.claim("new connection", other)
+    assert await asked(sessions, "new connection", ours) is spies.made[0]
+    assert len(sessions) == 1
+    # A name that two robots may well share is no sign of being the same.
+    sessions.release("new connection")
+    await asked(sessions, "a", "default")
+    with pytest.raises(Busy):
+        await sessions.claim("b", "default")
 
 
 @table(limit=1)
