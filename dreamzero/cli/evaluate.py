@@ -22,7 +22,9 @@ def add(subparsers: Any) -> None:
         ),
         epilog="example: dreamzero evaluate --policy runs/mine --suite seen --episodes 200",
     )
-    parser.add_argument("--policy", required=True, help="model folder, or hold, replay, expert")
+    parser.add_argument(
+        "--policy", required=True, help="model folder, ws://HOST:PORT, or hold, replay, expert"
+    )
     parser.add_argument(
         "--suite",
         action="append",
@@ -57,10 +59,15 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluate import BASELINES, evaluate
     from ..flow import SamplerConfig
     from ..report.record import RunRecord
+    from ..serve.policies import is_remote
 
     suites = args.suite or ["seen"]
-    if args.policy not in BASELINES:
-        _check_guidance(args)
+    remote = is_remote(args.policy)
+    ours = args.policy not in BASELINES and not remote
+    if ours:
+        check_guidance(args)
+    if remote and (args.steps, args.guidance, args.negative_prompt) != (4, 1.0, None):
+        raise UserError(f"{args.policy}: steps and guidance are its server's: give them there")
     if args.out is not None:
         make_folder(args.out)
     sampler = SamplerConfig(steps=args.steps, guidance=args.guidance)
@@ -68,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     record = RunRecord("evaluate", parameters=parameters, seed=args.seed, device="cpu")
     for suite in suites:
         options: dict[str, Any] = {}
-        if args.policy not in BASELINES:
+        if ours:
             options = {"sampler": sampler, "negative_prompt": args.negative_prompt}
         result = evaluate(
             args.policy,
@@ -97,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_guidance(args: argparse.Namespace) -> None:
+def check_guidance(args: argparse.Namespace) -> None:
     """Raise UserError where guidance would lead away from a prompt that nobody chose."""
     from ..model.encoders import kind_of
     from ..shipped import find

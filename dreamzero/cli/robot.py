@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..embodiments import Embodiment
     from ..robots import RunLog
-    from ..types import Policy
 
 
 def add(subparsers: Any) -> None:
@@ -54,7 +52,7 @@ def add(subparsers: Any) -> None:
     run.add_argument(
         "--policy",
         required=True,
-        help="checkpoint folder, shipped name, hold, or replay:FILE.npy ([n, a] in SI)",
+        help="checkpoint folder, shipped name, ws://HOST:PORT, hold, or replay:FILE.npy",
     )
     run.add_argument(
         "--instruction", default="", help="what to do (default: the simulated scene's)"
@@ -116,6 +114,7 @@ def _emulate(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from .. import embodiments, robots
+    from ..serve.policies import open_policy
 
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
@@ -124,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     move = False if args.dry_run else (True if args.move else None)
     chunks = args.chunks if args.chunks or args.seconds else card.blocks
     robot = robots.open(args.robot, card, move=move, speed=args.speed)
-    policy = _policy(args.policy, card)
+    policy = open_policy(args.policy, card)
     if not robot.move and not args.json:
         remedy = "without --dry-run" if not where.hardware else "with --move"
         print(f"dry run: nothing is sent to {robot}; run again {remedy} to let it move")
@@ -145,35 +144,6 @@ def _run(args: argparse.Namespace) -> int:
     if log.ended == "interrupted":
         return 130
     return 1 if log.ended in ("fault", "watchdog") else 0
-
-
-def _policy(name: str, card: Embodiment) -> Policy:
-    """The policy of that name; UserError says what it could have been."""
-    import numpy as np
-
-    from ..robots import HoldPolicy, ReplayPolicy
-    from ..shipped import shipped
-
-    if name == "hold":
-        return HoldPolicy(card)
-    if name.startswith("replay:"):
-        path = Path(name.removeprefix("replay:"))
-        try:
-            actions = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--policy {name}: {path} is no .npy file of actions ({error})"
-            ) from error
-        return ReplayPolicy(card, actions)
-    if not Path(name).is_dir() and shipped(name) is None:
-        raise UserError(
-            f"--policy {name}: no such folder; give a checkpoint, a shipped model, hold or "
-            f"replay:FILE.npy"
-        )
-    from ..inference import load_policy
-
-    policy: Policy = load_policy(name, embodiment=card.name)
-    return policy
 
 
 def _tell(log: RunLog, as_json: bool) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from ..embodiments import Embodiment, get, tabletop
 from ..errors import UserError
 from ..robots.policies import HoldPolicy, ReplayPolicy
+from ..serve.policies import is_remote, open_policy
 from ..shipped import find
 from ..types import Policy
 from .statistics import Rate, mean_interval, wilson
@@ -174,10 +175,8 @@ def _work(
     card = get(f"tabletop_{robot}")
     model: Policy | None = None
     if spec not in BASELINES:
-        from ..inference import load_policy
-
-        model = load_policy(spec, embodiment=card.name, **options)
-        card = model.card  # the rates and the horizon it was trained with
+        model = open_policy(spec, card, **options)
+        card = getattr(model, "card", card)  # the rates and the horizon it was trained with
     env = Tabletop(robot)
     episodes = []
     try:
@@ -207,11 +206,11 @@ def evaluate(
     """Roll a policy out in ``episodes`` scenes of a suite.
 
     Args:
-        policy: model folder, or "hold", "replay", "expert".
+        policy: model folder, address of a policy server, or "hold", "replay", "expert".
         seed: first scene; scenes ``seed .. seed + episodes`` are the same for every policy.
         keep_videos: keep the video of so many episodes of each piece of work.
         max_steps, execute_steps: as in ``rollout``.
-        options: of ``WorldActionPolicy`` (sampler, dream, seed).
+        options: of ``WorldActionPolicy`` (sampler, dream, seed), for models.
 
     Raises:
         UserError: unknown suite, no such policy folder, a model of another robot.
@@ -230,7 +229,7 @@ def evaluate(
         raise UserError(f"--robot {robot}: arms of the tabletop are {', '.join(acting)}")
     if workers < 1:
         raise UserError(f"--workers {workers}: give at least 1")
-    if spec not in BASELINES:
+    if spec not in BASELINES and not is_remote(spec):
         spec = str(find(spec))
     seeds = [SCENE_OFFSET + seed + i for i in range(episodes)]
     piece = max(1, min(10, episodes // max(workers, 1)))

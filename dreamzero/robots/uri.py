@@ -1,4 +1,4 @@
-"""Addresses of robots and cameras: ``serial:///dev/ttyACM0?baud=1000000``, ``sim://so101``."""
+"""Addresses of robots, cameras and policies: ``serial:///dev/ttyACM0``, ``ws://127.0.0.1:8000``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ _FORMS = {
     "camera": "camera://127.0.0.1:40123/front",
     "v4l2": "v4l2:///dev/video0",
     "file": "file:///data/episode.mp4",
+    "ws": "ws://127.0.0.1:8000",
+    "wss": "wss://policy.example.org?token-file=FILE",
 }
 ROBOT_SCHEMES = ("serial", "tcp", "sim")
 CAMERA_SCHEMES = ("camera", "v4l2", "file")
+POLICY_SCHEMES = ("ws", "wss")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES) -> Uri:
     right = f"right would be {_FORMS[uri.scheme]}"
     if uri.scheme in ("tcp", "camera") and (not uri.host or not uri.port):
         raise UserError(f"address {text!r}: host or port is missing; {right}")
+    if uri.scheme in POLICY_SCHEMES and not uri.host:
+        raise UserError(f"address {text!r}: the host is missing; {right}")
     if uri.scheme in ("serial", "v4l2", "file"):
         if uri.host or uri.port:
             raise UserError(f"address {text!r}: a device path starts with a third slash; {right}")
