@@ -66,9 +66,10 @@ class Uri:
                 raise UserError(f"{self}: unknown option {key!r}; known: {known}")
 
     def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
         port = f":{self.port}" if self.port else ""
         query = f"?{urlencode(dict(self.query), safe='/:')}" if self.query else ""
-        return f"{self.scheme}://{self.host}{port}{self.path}{query}"
+        return f"{self.scheme}://{host}{port}{self.path}{query}"
 
 
 def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES, listen: bool = False) -> Uri:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ...errors import UserError
-from .bodies import Fault
+from .bodies import Fault, describe
 
 
 class ArmFault(Exception):
@@ -20,7 +20,7 @@ class ArmFault(Exception):
     """
 
     def __init__(self, fault: Fault, joint: int = 0) -> None:
-        super().__init__(f"{fault.name} of joint {joint}")
+        super().__init__(describe(fault, joint))
         self.fault, self.joint = fault, joint
 
 

@@ -66,6 +66,13 @@ class Fault(IntEnum):
     VENDOR = 3  # the vendor's controller reports something else, or does not answer
 
 
+def describe(fault: int, joint: int) -> str:
+    """ "overload of joint 3"; later kinds by their number."""
+    known = {f.value: f.name.lower().replace("_", " ") for f in Fault}
+    known[Fault.VENDOR] = "trouble of its controller"
+    return known.get(fault, f"fault {fault}") + (f" of joint {joint}" if joint else "")
+
+
 def _fields(form: struct.Struct, body: bytes) -> tuple[Any, ...]:
     try:
         return form.unpack_from(body)

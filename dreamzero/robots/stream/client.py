@@ -98,9 +98,11 @@ class Client:
 
     def hold(self, now_ns: int) -> bytes:
         """A HOLD, which ``poll`` repeats until the companion says that it has taken one."""
+        confirmed = self.held
         data = self._seal(Kind.HOLD, b"", now_ns)
         assert self.channel is not None
-        self._hold_sequence = self._hold_sequence or self.channel.sent
+        if confirmed:
+            self._hold_sequence = self.channel.sent
         return data
 
     def bye(self, now_ns: int) -> bytes:

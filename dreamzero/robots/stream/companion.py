@@ -103,6 +103,7 @@ class Companion:
         self._commanded_ns = self._state_ns = 0
         self._refused_ns = -_REPEAT_NS
         self._told: dict[tuple[str, Peer], int] = {}
+        self._ended: deque[int] = deque(maxlen=_SESSIONS)
 
     def receive(self, data: bytes, peer: Peer, now_ns: int) -> Outgoing:
         """Take one datagram; answers to it. Never raises, whatever the bytes are."""
@@ -152,10 +153,10 @@ class Companion:
 
     def report(self) -> dict[str, Any]:
         """Counts, who commands, and the newest command taken: its sequence, and its age when it came."""
-        who = self._commander
+        who, sessions = self._commander, list(self._sessions.values())
         return {
             "counts": dict(self.counts) | {f"limit_{k}": v for k, v in self._motion.counts.items()},
-            "sessions": sum(session.live for session in self._sessions.values()),
+            "sessions": sum(session.live for session in sessions),
             "commander": _name(who.peer) if who else None,
             "taken": who.taken if who else 0,
             "age_ms": who.age_ns / 1e6 if who else 0.0,
@@ -166,6 +167,9 @@ class Companion:
         if frame.kind == Kind.HELLO:
             return self._hello(data, frame, peer, now_ns)
         session = self._sessions.get(frame.session)
+        if session is None and frame.session in self._ended:
+            self.counts["ended"] += 1  # what was still under way
+            return []
         if session is None:
             self.counts["foreign"] += 1
             self._say("foreign", peer, now_ns, f"sends frames of session {frame.session:#x}, which is not "
@@ -333,6 +337,7 @@ class Companion:
 
     def _end(self, session: _Session, now_ns: int, why: str) -> None:
         del self._sessions[session.channel.session]
+        self._ended.append(session.channel.session)
         if session.live:
             self._say("session", session.peer, now_ns, why)
         if session is self._commander:

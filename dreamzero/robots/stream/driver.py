@@ -16,7 +16,7 @@ from ..base import Features, LinkLost, Robot, RobotFault
 from ..camera import Camera
 from ..clock import Clock
 from ..uri import Uri
-from .bodies import Fault, Flag, Reason, Role
+from .bodies import Flag, Reason, Role, describe
 from .client import Client
 from .protocol import MAX_FRAME, VERSION
 from .session import load_key
@@ -120,15 +120,9 @@ class StreamRobot(Robot):
             time_s = client.sampled_ns / 1e9
         assert state is not None
         if state.flags & Flag.FAULT:
-            known = state.fault in list(Fault)
-            fault = (
-                Fault(state.fault).name.lower().replace("_", " ")
-                if known
-                else f"fault {state.fault}"
-            )
-            where = f" of joint {state.joint}" if state.joint else ""
             raise RobotFault(
-                f"{self} reports {fault}{where} and holds: relieve the arm, clear it there, then go on"
+                f"{self} reports {describe(state.fault, state.joint)} and holds: relieve the arm, clear "
+                "it there, then stop() or connect again"
             )
         frames = {}
         for view in views:

@@ -45,11 +45,10 @@ class UdpServer:
             raise UserError(f"{uri}: cannot listen there ({error.strerror})") from error
         self._socket.setblocking(False)
         port = self._socket.getsockname()[1]
-        host = f"[{uri.host}]" if ":" in uri.host else uri.host
-        self.port = f"{host}:{port}"
+        self.port = f"{uri.host}:{port}"
         query = {key: uri.query[key] for key in ("key", "insecure") if key in uri.query}
         query |= {"emulated": "1"} if emulated else {}
-        self.address = str(Uri("udp", host, port, query=query))
+        self.address = str(Uri("udp", uri.host, port, query=query))
         self._plugged, self._mute = True, False
         self._stop = threading.Event()
         self._thread = threading.Thread(
