@@ -40,15 +40,15 @@ class Proxy:
 
     def __init__(self, listen: tuple[str, int], target: tuple[str, int], dice: Dice) -> None:
         self.dice, self.target, self.plugged = dice, target, True
+        family, _, _, _, address = socket.getaddrinfo(*listen, type=self.kind)[0]
+        self._front = socket.socket(family, self.kind)
+        self._front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            family, _, _, _, address = socket.getaddrinfo(*listen, type=self.kind)[0]
-            self._front = socket.socket(family, self.kind)
-            self._front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._front.bind(address)
         except OSError as error:
-            raise UserError(
-                f"{listen[0]}:{listen[1]}: cannot listen there ({error.strerror})"
-            ) from error
+            self._front.close()
+            where = f"{listen[0]}:{listen[1]}"
+            raise UserError(f"{where}: cannot listen there ({error.strerror})") from error
         self.port: int = self._front.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._due: list[tuple[float, int, Callable[[], Any]]] = []

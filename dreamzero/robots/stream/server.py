@@ -12,7 +12,8 @@ from typing import Self
 from ...errors import UserError
 from ..clock import punctual
 from ..uri import Uri, parse
-from .companion import Companion, Outgoing
+from .companion import Companion
+from .door import Outgoing
 from .protocol import MAX_FRAME
 from .sockets import check_key, resolve
 

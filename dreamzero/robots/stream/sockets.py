@@ -16,8 +16,8 @@ def resolve(uri: Uri) -> tuple[int, Address]:
     """(address family, socket address); UserError where the name is unknown."""
     try:
         found = socket.getaddrinfo(uri.host, uri.port, type=socket.SOCK_DGRAM)
-    except OSError as error:
-        raise UserError(f"{uri}: host {uri.host!r} is not known ({error.strerror})") from error
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{uri}: host {uri.host!r} is not known ({error})") from error
     family, _, _, _, address = found[0]
     return family, address
 
