@@ -107,7 +107,7 @@ ARMS = {
         "yam_arm",
         "dreamzero.robots.stream.emulator:yam",
         "udp://127.0.0.1:0",
-        "a companion computer on UDP; --physics lag",
+        "a companion computer on UDP (--physics lag: it has no body)",
     ),
 }
 

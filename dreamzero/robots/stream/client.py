@@ -30,6 +30,7 @@ class Client:
         refusal: why it will not, if it said so with our key.
         state: the newest one. state_ns: when it came.
         counts: frames that did not count, by cause.
+        commanded_ns: when the last COMMAND was made, 0 before the first.
         other_version: version of a peer that speaks another one, 0 if none does.
         over: the companion has ended the session.
     """
@@ -55,7 +56,7 @@ class Client:
         self._own_key, self._companion_key = handshake_keys(secret)
         self._hello = Hello(random(NONCE_BYTES), role, count, robot)
         self._hellos = 0
-        self._sent_ns = self._asked_ns = self._commanded_ns = 0
+        self._sent_ns = self._asked_ns = self.commanded_ns = 0
         self._newest_state = self._hold_sequence = 0
 
     def poll(self, now_ns: int) -> list[bytes]:
@@ -84,14 +85,14 @@ class Client:
 
     def command(self, values: tuple[float, ...], duration_s: float, now_ns: int) -> bytes:
         """A COMMAND; takes back a HOLD that is not confirmed yet. Needs a welcome."""
-        self._hold_sequence, self._commanded_ns = 0, now_ns
+        self._hold_sequence, self.commanded_ns = 0, now_ns
         duration_us = min(round(1e6 * duration_s), 0xFFFFFFFF)
         return self._seal(Kind.COMMAND, Command(values, duration_us).pack(), now_ns)
 
     def may_command(self, now_ns: int) -> bool:
         """False if the last COMMAND is younger than the companion takes them: more would be dropped there."""
         assert self.welcome is not None
-        if now_ns - self._commanded_ns >= 1000 * self.welcome.command_us:
+        if now_ns - self.commanded_ns >= 1000 * self.welcome.command_us:
             return True
         self.counts["hurried"] += 1
         return False

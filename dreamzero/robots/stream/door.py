@@ -229,7 +229,7 @@ _LINES = {
     "release",
     "key": "asks for a session with another key: are the two key files the same?",
     "no key": "asks for a session with a key; this companion has none",
-    "forged": "sends frames of an open session with a wrong tag: somebody without the key, refused",
+    "forged": "sends frames of an open session with a wrong tag: noise, or somebody without the key; refused",
     "foreign": "sends frames of session {session:#x}, which {whose}: a capture that is replayed, or a driver "
     "that has to reconnect",
     "repeated": "sends frames a second time: the network doubles them, or a capture is replayed; they are "

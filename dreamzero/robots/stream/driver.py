@@ -54,8 +54,11 @@ class StreamRobot(Robot):
         clock: Clock | None = None,
     ) -> None:
         uri.allow(*OPTIONS, *(key for key in uri.query if key.startswith("camera.")))
-        if card.state_dim < card.action_dim:
-            raise UserError(f"{uri}: {card.name} has fewer states than actions")
+        if card.state_dim != card.action_dim:
+            raise UserError(
+                f"{uri}: the stream reports what it commands, and {card.name} has {card.state_dim} "
+                f"states for {card.action_dim} actions"
+            )
         self.uri = uri
         self._camera_uris = camera.addresses(uri, card)
         size = (uri.number("height", card.canvas_px[0]), uri.number("width", card.canvas_px[1]))
@@ -127,19 +130,17 @@ class StreamRobot(Robot):
         frames = {}
         for view in views:
             frames[view], time_s = self._cameras[view].read()
-        values = np.zeros(self.card.state_dim, np.float32)
-        values[: len(state.values)] = state.values
-        return Observation(frames, values, time_s)
+        return Observation(frames, np.array(state.values, np.float32), time_s)
 
     def _send(self, action: np.ndarray) -> np.ndarray:
         values = np.asarray(action, np.float32)
         with self._fresh:
-            client = self._need_link()
-            if self.move and client.may_command(time.monotonic_ns()):
-                duration_s = 1 / self.card.action_hz
-                self._transmit(
-                    client.command(tuple(values.tolist()), duration_s, time.monotonic_ns())
-                )
+            client, now = self._need_link(), time.monotonic_ns()
+            if self.move and client.may_command(now):
+                # The setpoint has until the next command, which comes as long after this one as this
+                # came after the last.
+                duration_s = min(1 / self.card.action_hz, (now - client.commanded_ns) / 1e9)
+                self._transmit(client.command(tuple(values.tolist()), duration_s, now))
         return values
 
     def _close(self) -> None:
@@ -172,9 +173,10 @@ class StreamRobot(Robot):
             except OSError as error:
                 self._problem = str(error.strerror)
                 time.sleep(_POLL_S)
+            now = time.monotonic_ns()
             with self._fresh:
-                now = time.monotonic_ns()
                 if data:
+                    self._problem = ""
                     client.receive(data, now)
                     self._fresh.notify_all()
                 if not self._stopped:
@@ -213,7 +215,7 @@ class StreamRobot(Robot):
 
     def _hopeless(self, client: Client) -> bool:
         """Refused for good; a busy arm may become free while we wait."""
-        return client.refusal is not None and client.refusal.reason != Reason.BUSY
+        return client.refusal is not None and client.refusal.reason == Reason.ARM
 
     def _unanswered(self, client: Client) -> UserError:
         """Why no session came about, in one line."""
@@ -225,11 +227,8 @@ class StreamRobot(Robot):
                 f"{self.card.action_dim} ({self.card.name})"
             )
         if refusal is not None:
-            who = (
-                "another session commands it"
-                if refusal.reason == Reason.BUSY
-                else "too many sessions"
-            )
+            many = "too many sessions"
+            who = "another session commands it" if refusal.reason == Reason.BUSY else many
             return RobotFault(f"{self} is busy: {who} {refusal.text}".rstrip())
         if client.other_version:
             return UserError(

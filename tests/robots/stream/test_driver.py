@@ -44,11 +44,10 @@ class End:
         self.server = UdpServer(self.companion, at, bool(secret))
         self.uri = self.server.address
 
-    def driver(self, options: str = "", **more) -> StreamRobot:
+    def driver(self, options: str = "", loss_ms: int = 3000, move: bool = True) -> StreamRobot:
         mark = "&" if "?" in self.uri else "?"
-        made = robots.open(
-            f"{self.uri}{mark}connect_ms=2000{options}", CARD, **({"move": True} | more)
-        )
+        patience = f"connect_ms=5000&loss_ms={loss_ms}"
+        made = robots.open(f"{self.uri}{mark}{patience}{options}", CARD, move=move)
         assert isinstance(made, StreamRobot)
         return made
 
@@ -113,7 +112,7 @@ def test_an_episode_through_a_bad_network_is_safe_and_arrives() -> None:
         card = CARD.with_(horizon=24)
         actions = np.repeat(HOME[None], 24, axis=0)
         actions[:, 0] += 0.6 * np.minimum(np.arange(24) / 12, 1)
-        uri = parse(f"udp://127.0.0.1:{proxy.port}?loss_ms=2000&connect_ms=5000")
+        uri = parse(f"udp://127.0.0.1:{proxy.port}?loss_ms=3000&connect_ms=5000")
         with StreamRobot(uri, card) as arm:
             log = run_episode(arm, ReplayPolicy(card, actions), "turn", max_chunks=1)
             assert log.ended == "done", log.fault
@@ -213,14 +212,14 @@ def test_nobody_there_is_a_lost_link() -> None:
 
 
 def test_a_lost_link_is_a_fault_and_can_be_brought_back(companion: End) -> None:
-    arm = companion.driver("&loss_ms=200")
+    arm = companion.driver(loss_ms=400)
     arm.connect()
     companion.server.unplug()
-    with pytest.raises(LinkLost, match="no state for 200 ms"):
+    with pytest.raises(LinkLost, match="no state for 400 ms"):
         for _ in range(100):
             time.sleep(0.05)
             arm.act(HOME)
-    with pytest.raises(LinkLost, match="no state for 200 ms"):
+    with pytest.raises(LinkLost, match="no state for 400 ms"):
         arm.observe(views=())
     with pytest.raises(LinkLost):
         arm.stop()

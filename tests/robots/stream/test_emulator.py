@@ -23,6 +23,8 @@ from dreamzero.robots.stream import bench
 
 from .conftest import CARD
 
+# Others may keep the two cores busy for a while.
+PATIENT = "loss_ms=3000&connect_ms=8000"
 AT = "udp://127.0.0.1:0?watchdog_ms=1000&max_age_ms=1000"
 
 
@@ -33,7 +35,7 @@ def lag() -> Iterator[Emulator]:
 
 
 def test_an_emulated_franka_is_driven_and_watched(lag: Emulator) -> None:
-    with robots.open(lag.uri, CARD) as arm:
+    with robots.open(f"{lag.uri}&{PATIENT}", CARD) as arm:
         start = arm.observe()
         assert start.frames[CARD.views[0]].shape == (64, 64, 3)
         actions = np.repeat(start.state[None], 16, axis=0)
@@ -50,7 +52,7 @@ def test_an_emulated_franka_is_driven_and_watched(lag: Emulator) -> None:
 
 
 def test_faults_are_named_and_the_cable_can_be_put_back(lag: Emulator) -> None:
-    with robots.open(f"{lag.uri}&loss_ms=300", CARD) as arm:
+    with robots.open(f"{lag.uri}&loss_ms=800&connect_ms=8000", CARD) as arm:
         lag.fault("overload", joint=4)
         with pytest.raises(RobotFault, match="reports overload of joint 4"):
             for _ in range(100):
@@ -61,7 +63,7 @@ def test_faults_are_named_and_the_cable_can_be_put_back(lag: Emulator) -> None:
         arm.stop()
         for kind, mended in (("unplug", "replug"), ("silent", "mend")):
             lag.fault(kind)
-            with pytest.raises(LinkLost, match="no state for 300 ms"):
+            with pytest.raises(LinkLost, match="no state for 800 ms"):
                 for _ in range(100):
                     time.sleep(0.02)
                     arm.observe(views=())
@@ -109,12 +111,12 @@ def test_the_simulated_franka_is_moved_by_mujoco() -> None:
 
 
 def test_a_yam_needs_no_body_to_be_emulated() -> None:
-    with pytest.raises(UserError, match="the tabletop has no robot 'yam'"):
-        World(EmulatorConfig("yam"))
+    with pytest.raises(UserError, match="no robot 'yam'|no simulated body"):
+        World(EmulatorConfig("yam", physics="tabletop"))
     card = embodiments.get("yam_arm")
     with (
         Emulator("yam", physics="lag", at=AT, views=("front", "wrist")) as emulator,
-        robots.open(emulator.uri.split("&camera")[0], card) as arm,
+        robots.open(f"{emulator.uri.split('&camera')[0]}&{PATIENT}", card) as arm,
     ):
         assert arm.observe(views=()).state.shape == (7,)
         assert arm.features.joints[-1] == "gripper_pos"
@@ -124,8 +126,8 @@ def test_the_benchmark_names_what_the_link_does() -> None:
     network = Impairments(0.005, 0.01, loss=0.1, corrupt=0.05, seed=4)
     with Emulator("franka", physics="lag", at=AT, network=network) as emulator:
         uri = emulator.uri.split("&camera")[0]
-        report = bench.run(f"{uri}&loss_ms=3000&connect_ms=5000", CARD, seconds=1.5, hz=30.0)
-        watched = bench.run(f"{uri}&connect_ms=5000&loss_ms=3000", CARD, seconds=0.2, move=False)
+        report = bench.run(f"{uri}&{PATIENT}", CARD, seconds=1.5, hz=30.0)
+        watched = bench.run(f"{uri}&{PATIENT}", CARD, seconds=0.2, move=False)
         counts = emulator.state()["network"]
     assert report.commands == 45
     assert report.unsafe == 0
@@ -165,7 +167,7 @@ def test_emulate_on_the_command_line_with_a_bad_network() -> None:
     try:
         assert where["uri"].startswith(f"udp://{where['port']}?emulated=1&camera=")
         arguments = ["robot", "run", "--policy", "hold", "--embodiment", "tabletop_franka"]
-        uri = f"{where['uri']}&loss_ms=3000&connect_ms=5000"
+        uri = f"{where['uri']}&{PATIENT}"
         assert main([*arguments, "--robot", uri, "--chunks", "1"]) == 0
     finally:
         child.send_signal(signal.SIGINT)
@@ -197,5 +199,5 @@ def test_a_key_goes_into_the_address(tmp_path: Path) -> None:
     path.chmod(0o600)
     with Emulator("franka", physics="lag", at=f"{AT}&key={path}") as emulator:
         assert f"key={path}" in emulator.uri
-        with robots.open(f"{emulator.uri}&connect_ms=5000", CARD) as arm:
+        with robots.open(f"{emulator.uri}&{PATIENT}", CARD) as arm:
             arm.observe(views=())
