@@ -181,7 +181,9 @@ def test_the_wire_of_an_emulated_arm_is_put_behind_it() -> None:
     assert dice.counts["corrupted"] == 1
     wire.close()
     with pytest.raises(UserError, match="cannot listen there"):
-        listen(franka(), "udp://192.0.2.1:47800", Impairments(loss=0.5))
+        listen(franka(), "udp://192.0.2.1:47800?insecure=1", Impairments(loss=0.5))
+    with pytest.raises(UserError, match="without a key"):
+        listen(franka(), "udp://0.0.0.0:0", Impairments(loss=0.5))
     with pytest.raises(UserError, match="listen on a pty, not at 'tcp"):
         listen(so101(), "tcp://127.0.0.1:0", Impairments(loss=0.5))
 

@@ -45,6 +45,8 @@ class Proxy:
         self._front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._front.bind(address)
+            if self.kind == socket.SOCK_STREAM:
+                self._front.listen()
         except OSError as error:
             self._front.close()
             where = f"{listen[0]}:{listen[1]}"
@@ -127,10 +129,6 @@ class TcpProxy(Proxy):
 
     kind = socket.SOCK_STREAM
 
-    def __init__(self, listen: tuple[str, int], target: tuple[str, int], dice: Dice) -> None:
-        super().__init__(listen, target, dice)
-        self._front.listen()
-
     def _accept(self) -> None:
         client, _ = self._front.accept()
         try:
@@ -197,6 +195,8 @@ def listen(device: Device, at: str, impairments: Impairments) -> tuple[Wire, Dic
     Raises:
         UserError: it cannot listen there, or nothing can be impaired on such a wire.
     """
+    from ..stream.sockets import check_key, resolve
+
     dice = Dice(impairments)
     if not at.startswith(("tcp:", "udp:")):
         wire = device.listen(at)
@@ -206,6 +206,8 @@ def listen(device: Device, at: str, impairments: Impairments) -> tuple[Wire, Dic
         wire.feed = impaired(feed, dice)  # type: ignore[attr-defined]
         return wire, dice
     uri = parse(at, ("tcp", "udp"), listen=True)
+    if uri.scheme == "udp":
+        check_key(uri, resolve(uri)[1], "key" in uri.query)
     # The arm itself hides on a free port of this machine.
     options = f"?{urlencode(dict(uri.query), safe='/:')}" if uri.query else ""
     wire = device.listen(f"{uri.scheme}://127.0.0.1:0{options}")

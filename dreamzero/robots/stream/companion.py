@@ -51,7 +51,7 @@ class Companion:
         tell: Callable[[str], None] | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.card, self.rules = card, rules or Rules()
+        self.card, self.rules, self.keyed = card, rules or Rules(), bool(secret)
         self._backend = backend
         self._door = Door(card.robot, card.action_dim, secret, self.rules, tell, random)
         limits = Limits.from_card(card, self.rules.speed)

@@ -100,7 +100,7 @@ class StreamArm:
             max_age_s=uri.number("max_age_ms", 250) / 1000,
         )
         self._companion = Companion(self, self.card, secret, rules, tell=_tell)
-        self._server = UdpServer(self._companion, uri, bool(secret), emulated=True)
+        self._server = UdpServer(self._companion, uri, emulated=True)
         return self._server
 
 

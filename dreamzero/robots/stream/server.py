@@ -23,20 +23,18 @@ class UdpServer:
 
     Args:
         companion: see :class:`Companion`.
-        at: ``udp://10.0.0.5:47800``; port 0 takes a free one.
-        keyed: whether the companion has a key; without one only loopback is served, unless ``?insecure=1``.
+        at: ``udp://10.0.0.5:47800``; port 0 takes a free one. A companion without a key is served on
+            loopback only, unless ``?insecure=1``.
         emulated: say so in ``address``: nothing heavy moves.
 
     Raises:
         UserError: the address is not one of this machine, taken, or needs a key.
     """
 
-    def __init__(
-        self, companion: Companion, at: str | Uri, keyed: bool = False, emulated: bool = False
-    ) -> None:
+    def __init__(self, companion: Companion, at: str | Uri, emulated: bool = False) -> None:
         uri = parse(at, ("udp",), listen=True) if isinstance(at, str) else at
         family, address = resolve(uri)
-        check_key(uri, address, keyed)
+        check_key(uri, address, companion.keyed)
         self.companion = companion
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:

@@ -41,7 +41,7 @@ class End:
         self.arm = Arm(time.monotonic)
         self.companion = Companion(self.arm, CARD, secret, rules)
         self.rules = rules
-        self.server = UdpServer(self.companion, at, bool(secret))
+        self.server = UdpServer(self.companion, at)
         self.uri = self.server.address
 
     def driver(self, options: str = "", loss_ms: int = 3000, move: bool = True) -> StreamRobot:
@@ -104,7 +104,7 @@ def test_it_moves_an_arm_and_sees_where_it_is(companion: End) -> None:
 
 def test_an_episode_through_a_bad_network_is_safe_and_arrives() -> None:
     """The whole of it in real time: 10 % loss, 20 to 70 ms under way, 1 % corrupted."""
-    rules = Rules(watchdog_s=1.0)
+    rules = Rules(watchdog_s=1.0, max_age_s=0.5)
     with end(rules=rules) as companion:
         dice = Dice(Impairments(0.02, 0.05, loss=0.1, corrupt=0.01, seed=3))
         port = companion.server._socket.getsockname()[1]
