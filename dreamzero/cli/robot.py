@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from . import _impairments
 
 if TYPE_CHECKING:
     from ..robots import RunLog
@@ -31,13 +32,16 @@ def add(subparsers: Any) -> None:
         help="an arm that is not there, until Ctrl-C",
         epilog="example: dreamzero robot emulate so101 --task push-red-left",
     )
-    emulate.add_argument("robot", nargs="?", default="so101", help="so101")
-    emulate.add_argument("--at", default="pty", choices=["pty"], help="where it listens")
+    emulate.add_argument("robot", nargs="?", default="so101", help="so101, franka, yam ...")
+    emulate.add_argument(
+        "--at", default="", help="where it listens: pty, udp://127.0.0.1:47800?key=FILE ..."
+    )
     emulate.add_argument("--physics", default="tabletop", choices=["tabletop", "lag"])
     emulate.add_argument("--task", help="task key such as push-red-left (default: by seed)")
     emulate.add_argument("--suite", default="seen", help="which scenes")
     emulate.add_argument("--seed", type=int, default=0, help="which scene")
     emulate.add_argument("--json", action="store_true", help="the address as JSON")
+    _impairments.add_arguments(emulate)
     emulate.set_defaults(function=_emulate)
 
     run = verbs.add_parser(
@@ -92,18 +96,26 @@ def _help(parser: argparse.ArgumentParser) -> int:
 def _emulate(args: argparse.Namespace) -> int:
     import threading
 
+    from ..robots.emulation.device import find
     from ..robots.emulation.world import EmulatorConfig, serve
 
     config = EmulatorConfig(
-        robot=args.robot, physics=args.physics, task=args.task, suite=args.suite, seed=args.seed
+        robot=args.robot,
+        at=args.at,
+        physics=args.physics,
+        task=args.task,
+        suite=args.suite,
+        seed=args.seed,
+        network=_impairments.chosen(args),
     )
 
     def ready(where: dict[str, Any]) -> None:
         if args.json:
             print(json.dumps(where), flush=True)
             return
-        print(f"{args.robot} listens on {where['port']} (any baud); Ctrl-C ends it")
-        print(f"dreamzero robot run --policy hold --robot '{where['uri']}'", flush=True)
+        print(f"{args.robot} listens on {where['port']}; Ctrl-C ends it")
+        card = "" if args.robot == "so101" else f"--embodiment {find(args.robot).card} "
+        print(f"dreamzero robot run --policy hold {card}--robot '{where['uri']}'", flush=True)
 
     try:
         serve(config, ready, threading.Event())

@@ -50,4 +50,26 @@ FRANKA_USB = Embodiment(
     velocity=FRANKA.velocity,
 )
 
-CARDS = (DROID, FRANKA_USB)
+# One I2RT YAM with its linear gripper, as its SDK counts (gripper 1 is open). Position limits: the narrower of
+# the maker's URDF (i2rt-robotics/i2rt) and MuJoCo Menagerie's model. The maker names no joint speeds:
+# 3 rad/s is half of what its slowest motors turn without load (DM-J4340P: 52 rpm).
+YAM = Embodiment(
+    name="yam_arm",
+    robot="yam",
+    views=("observation.images.top", "observation.images.wrist"),
+    layout="column",
+    canvas_px=(128, 64),
+    state=(Field("joint_pos", 0, 6), Field("gripper_pos", 6, 7, unit="1")),
+    action=(
+        Field("joint_pos", 0, 6, relative=True),
+        Field("gripper_pos", 6, 7, unit="1"),
+    ),
+    video_hz=5.0,
+    action_hz=30.0,
+    horizon=48,
+    lower=(-2.61799, 0.0, 0.0, -1.5708, -1.5708, -2.0944, 0.0),
+    upper=(3.05433, 3.66519, 3.14159, 1.5708, 1.5708, 2.0944, 1.0),
+    velocity=(3.0,) * 6 + (4.0,),
+)
+
+CARDS = (DROID, FRANKA_USB, YAM)

@@ -10,7 +10,7 @@ import importlib
 
 from ..embodiments import Embodiment
 from ..errors import UserError
-from .base import Features, Robot, RobotFault
+from .base import Features, LinkLost, Robot, RobotFault
 from .emulation import Emulator, EmulatorConfig
 from .loop import run_episode
 from .policies import HoldPolicy, ReplayPolicy
@@ -25,6 +25,7 @@ __all__ = [
     "Guard",
     "HoldPolicy",
     "Limits",
+    "LinkLost",
     "ReplayPolicy",
     "Robot",
     "RobotFault",
@@ -42,6 +43,8 @@ DRIVERS = {
     ("", "sim"): "dreamzero.robots.sim:SimRobot",
     ("so101", "serial"): "dreamzero.robots.feetech.so101:So101",
     ("so101", "tcp"): "dreamzero.robots.feetech.so101:So101",
+    ("franka", "udp"): "dreamzero.robots.stream.driver:StreamRobot",
+    ("yam", "udp"): "dreamzero.robots.stream.driver:StreamRobot",
 }
 
 
@@ -50,7 +53,7 @@ def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float =
 
     Args:
         uri: ``serial:///dev/ttyACM0?baud=1000000&camera=v4l2:///dev/video0``, ``tcp://host:port``,
-            ``sim://so101?task=reach-red&seed=0``.
+            ``udp://host:port?key=FILE``, ``sim://so101?task=reach-red&seed=0``.
         card: embodiment card that the policy was trained for.
         move: false is a dry run. Left out, emulated and simulated arms move and hardware does not.
         speed: part of the card's joint velocities that is allowed, in (0, 1].

@@ -21,6 +21,10 @@ class RobotFault(UserError):
     """The arm, its wire or its camera failed while in use: what, where, and what to look at."""
 
 
+class LinkLost(RobotFault):
+    """The wire is gone; `Robot.reconnect()` may bring it back."""
+
+
 @dataclass(frozen=True)
 class Features:
     """What an arm has, readable while it is disconnected.
@@ -150,6 +154,15 @@ class Robot(ABC):
             pose = self._pose(self.observe(views=()))
             self.guard.reset(pose, self.clock.now())
             self._send(np.clip(pose, self.features.lower, self.features.upper))
+
+    def reconnect(self) -> None:
+        """Bring a lost wire back; the limits start again from the pose the arm is found in.
+
+        Raises:
+            UserError: it is not back yet; the arm is then disconnected.
+        """
+        self.close()
+        self.connect()
 
     def close(self) -> None:
         """Let go of wire and cameras; the features stay readable. Safe to call twice."""

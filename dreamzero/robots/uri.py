@@ -12,6 +12,7 @@ from ..errors import UserError
 _FORMS = {
     "serial": "serial:///dev/ttyACM0?baud=1000000",
     "tcp": "tcp://192.168.0.10:4000",
+    "udp": "udp://10.0.0.5:47800?key=arm.key",
     "sim": "sim://so101?task=reach&seed=0",
     "camera": "camera://127.0.0.1:40123/front",
     "v4l2": "v4l2:///dev/video0",
@@ -19,7 +20,7 @@ _FORMS = {
     "ws": "ws://127.0.0.1:8000",
     "wss": "wss://policy.example.org?token-file=FILE",
 }
-ROBOT_SCHEMES = ("serial", "tcp", "sim")
+ROBOT_SCHEMES = ("serial", "tcp", "udp", "sim")
 CAMERA_SCHEMES = ("camera", "v4l2", "file")
 POLICY_SCHEMES = ("ws", "wss")
 
@@ -30,8 +31,8 @@ class Uri:
 
     Attributes:
         scheme: one of the schemes above.
-        host: host of tcp and camera, the robot's name of sim, empty for files.
-        port: TCP port, 0 where the scheme has none.
+        host: host of tcp, udp and camera, the robot's name of sim, empty for files.
+        port: TCP or UDP port, 0 where the scheme has none.
         path: device or file, or the view of a camera.
         query: options, percent-decoded; a repeated one is an error.
     """
@@ -44,8 +45,12 @@ class Uri:
 
     @property
     def hardware(self) -> bool:
-        """Whether something heavy may move: a wire that is not a pseudo-terminal."""
-        return self.scheme == "tcp" or (
+        """Whether something heavy may move: a wire that is no pseudo-terminal, and no emulator's.
+
+        An emulator on TCP or UDP cannot be told from a real arm behind a tunnel: it marks its own address
+        with ``emulated=1``.
+        """
+        return (self.scheme in ("tcp", "udp") and self.query.get("emulated") != "1") or (
             self.scheme == "serial" and not os.path.realpath(self.path).startswith("/dev/pts/")
         )
 
@@ -64,17 +69,19 @@ class Uri:
                 raise UserError(f"{self}: unknown option {key!r}; known: {known}")
 
     def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
         port = f":{self.port}" if self.port else ""
         query = f"?{urlencode(dict(self.query), safe='/:')}" if self.query else ""
-        return f"{self.scheme}://{self.host}{port}{self.path}{query}"
+        return f"{self.scheme}://{host}{port}{self.path}{query}"
 
 
-def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES) -> Uri:
+def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES, listen: bool = False) -> Uri:
     """Take an address apart; UserError says which part is wrong and shows a right one.
 
     Args:
         text: the address.
         schemes: the schemes that make sense here (``ROBOT_SCHEMES`` or ``CAMERA_SCHEMES``).
+        listen: port 0 is one too: any that is free.
     """
     forms = ", ".join(_FORMS[s] for s in schemes)
     try:
@@ -91,7 +98,8 @@ def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES) -> Uri:
         raise UserError(f"address {text!r}: an option is given twice")
     uri = Uri(parts.scheme, parts.hostname or "", port, unquote(parts.path), query)
     right = f"right would be {_FORMS[uri.scheme]}"
-    if uri.scheme in ("tcp", "camera") and (not uri.host or not uri.port):
+    portless = not uri.port and not (listen and parts.port == 0)
+    if uri.scheme in ("tcp", "udp", "camera") and (not uri.host or portless):
         raise UserError(f"address {text!r}: host or port is missing; {right}")
     if uri.scheme in POLICY_SCHEMES and not uri.host:
         raise UserError(f"address {text!r}: the host is missing; {right}")

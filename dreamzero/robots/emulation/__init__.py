@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .device import ARMS, Device, Emulated, Wire
+from .impairments import Impairments
 from .process import Emulator
 from .world import EmulatorConfig
 
-__all__ = ["ARMS", "Device", "Emulated", "Emulator", "EmulatorConfig", "Wire"]
+__all__ = ["ARMS", "Device", "Emulated", "Emulator", "EmulatorConfig", "Impairments", "Wire"]

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from ...errors import UserError
 from ..base import RobotFault
+from .impairments import Impairments
 from .sidechannel import Client
 from .world import EmulatorConfig, serve
 
@@ -77,7 +78,8 @@ class Emulator:
         return str(self.score()["instruction"])
 
     def state(self) -> dict[str, Any]:
-        """True joint positions by name, packets seen on the bus, hiccups of the physics."""
+        """True joint positions by name, packets seen on the bus, hiccups of the physics; what the
+        impaired network did, by name, where there is one."""
         return self._ask({"get": "state"})
 
     def reset(self, seed: int = 0, task: str | None = None, suite: str = "seen") -> dict[str, Any]:
@@ -135,6 +137,7 @@ def main(text: str) -> int:
     try:
         config = json.loads(text)
         config["views"] = tuple(config["views"])
+        config["network"] = Impairments(**config["network"])
         serve(EmulatorConfig(**config), lambda where: print(json.dumps(where), flush=True), stop)
     except UserError as error:
         print(error, file=sys.stderr)

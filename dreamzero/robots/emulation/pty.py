@@ -16,12 +16,12 @@ from ..clock import punctual
 class PtyWire:
     """Answers what arrives with ``feed`` (bytes in, bytes out), on a thread of its own.
 
-    ``port`` is what to open instead of /dev/ttyACM0: a link, as udev makes them, to the
+    ``feed`` may be replaced while it runs (see impairments.py). ``port`` is what to open instead of /dev/ttyACM0: a link, as udev makes them, to the
     pseudo-terminal of the moment.
     """
 
     def __init__(self, feed: Callable[[bytes], bytes]) -> None:
-        self._feed = feed
+        self.feed = feed
         self._folder = tempfile.mkdtemp(prefix="dreamzero-")
         self.port = os.path.join(self._folder, "ttyACM0")
         self.address = f"serial://{self.port}"
@@ -64,7 +64,7 @@ class PtyWire:
             while self._plugged:
                 ready, _, _ = select.select([master], [], [], 0.05)
                 if ready:
-                    answer = self._feed(os.read(master, 4096))
+                    answer = self.feed(os.read(master, 4096))
                     if answer:
                         os.write(master, answer)
         with suppress(FileNotFoundError):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from ... import embodiments
 from ...errors import UserError
 from ..clock import MonotonicClock
-from . import device, plants
+from . import device, plants, proxy
 from .device import Wire
+from .impairments import Dice, Impairments
 from .sidechannel import Server
 
 
@@ -33,6 +34,7 @@ class EmulatorConfig:
         physics_hz: how often the arm moves and its registers are renewed.
         camera_hz: how often pictures are taken.
         views: those that the camera takes.
+        network: what happens between the arm and its driver.
     """
 
     robot: str = "so101"
@@ -45,6 +47,7 @@ class EmulatorConfig:
     physics_hz: float = 60.0
     camera_hz: float = 30.0
     views: tuple[str, ...] = ("front",)
+    network: Impairments = field(default_factory=Impairments)
 
     def __post_init__(self) -> None:
         device.find(self.robot)
@@ -127,17 +130,23 @@ def serve(
 ) -> None:
     """Emulate until ``stop``; ``ready`` hears where: ``{"port", "side", "uri"}``."""
     world = World(config)
-    wire = world.device.listen(config.at or device.find(config.robot).at)
+    at, dice = config.at or device.find(config.robot).at, None
+    if config.network.any:
+        wire, dice = proxy.listen(world.device, at, config.network)
+    else:
+        wire = world.device.listen(at)
 
     def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        return _answer(world, wire, request)
+        return _answer(world, wire, dice, request)
 
     side = Server(answer)
     front = config.views[0]
     query = [f"camera=camera://127.0.0.1:{side.port}/{front}"]
     query += [f"camera.{v}=camera://127.0.0.1:{side.port}/{v}" for v in config.views[1:]]
     query += [f"width={config.size_px}", f"height={config.size_px}"]
-    ready({"port": wire.port, "side": side.port, "uri": f"{wire.address}?{'&'.join(query)}"})
+    mark = "&" if "?" in wire.address else "?"
+    uri = f"{wire.address}{mark}{'&'.join(query)}"
+    ready({"port": wire.port, "side": side.port, "uri": uri})
     try:
         world.run(stop)
     finally:
@@ -145,7 +154,9 @@ def serve(
         wire.close()
 
 
-def _answer(world: World, wire: Wire, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _answer(
+    world: World, wire: Wire, dice: Dice | None, request: dict[str, Any]
+) -> tuple[dict[str, Any], bytes]:
     """One request of the side channel."""
     match request:
         case {"get": "frame", "view": str(view)}:
@@ -157,7 +168,8 @@ def _answer(world: World, wire: Wire, request: dict[str, Any]) -> tuple[dict[str
             return world.score, b""
         case {"get": "state"}:
             pose = dict(zip(world.device.names, world.plant.joints().tolist(), strict=True))
-            return {"joints": pose, "late": world.late} | world.device.report(), b""
+            network = {"network": dict(dice.counts)} if dice is not None else {}
+            return {"joints": pose, "late": world.late} | world.device.report() | network, b""
         case {"do": "reset", "task": task, "suite": str(suite), "seed": int(seed)}:
             world.ask(lambda: world.place(task, suite, seed))
             return world.score, b""
