@@ -42,6 +42,11 @@ DRIVERS = {
     ("", "sim"): "dreamzero.robots.sim:SimRobot",
     ("so101", "serial"): "dreamzero.robots.feetech.so101:So101",
     ("so101", "tcp"): "dreamzero.robots.feetech.so101:So101",
+    **{
+        (robot, scheme): "dreamzero.robots.dynamixel.driver:DynamixelArm"
+        for robot in ("koch", "openmanipulator_x", "vx300s")
+        for scheme in ("serial", "tcp")
+    },
 }
 
 

@@ -80,12 +80,14 @@ class Emulated:
         device: "module:function" that makes its :class:`Device`.
         at: where it listens unless told otherwise.
         what: one line for ``--help``.
+        body: card whose simulated body it moves; empty: its own card's; None: there is none.
     """
 
     card: str
     device: str
     at: str
     what: str
+    body: str | None = ""
 
     def make(self) -> Device:
         module, _, name = self.device.partition(":")
@@ -95,6 +97,27 @@ class Emulated:
 ARMS = {
     "so101": Emulated(
         "tabletop_so101", "dreamzero.robots.feetech.servos:so101", "pty", "six STS3215 on a pty"
+    ),
+    "koch": Emulated(
+        "tabletop_koch",
+        "dreamzero.robots.dynamixel.servos:koch",
+        "pty",
+        "two XL430 and four XL330 on a pty, moving the SO-101's body",
+        body="tabletop_so101",
+    ),
+    "openmanipulator_x": Emulated(
+        "openmanipulator_x",
+        "dreamzero.robots.dynamixel.servos:openmanipulator_x",
+        "pty",
+        "five XM430 on a pty",
+        body=None,
+    ),
+    "vx300s": Emulated(
+        "vx300s",
+        "dreamzero.robots.dynamixel.servos:vx300s",
+        "pty",
+        "seven XM540 and two XM430 on a pty",
+        body=None,
     ),
 }
 
