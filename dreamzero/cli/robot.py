@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from . import _robot_servos
+from . import _robot_calibrate, _robot_identify
 
 if TYPE_CHECKING:
     from ..embodiments import Embodiment
@@ -79,7 +79,8 @@ def add(subparsers: Any) -> None:
     run.add_argument("--json", action="store_true", help="the figures as JSON")
     run.set_defaults(function=_run)
 
-    _robot_servos.add(verbs)
+    _robot_identify.add(verbs)
+    _robot_calibrate.add(verbs)
 
 
 def _help(parser: argparse.ArgumentParser) -> int:

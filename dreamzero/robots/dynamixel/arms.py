@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..calibration import Calibration, JointCalibration
-from ..servos.arm import Build, Setting
+from ..servos.build import Build, Setting
 from .table import MODELS, NO_SECONDARY_ID, Drive, Mode
 
 _XM430_W350, _XL430, _XC430, _XM540 = 1020, 1060, 1070, 1120

@@ -47,6 +47,7 @@ class Instruction(IntEnum):
     SYNC_READ = 0x82
     SYNC_WRITE = 0x83
     FAST_SYNC_READ = 0x8A
+    BULK_READ = 0x92
 
 
 def _crc_table() -> tuple[int, ...]:
@@ -128,6 +129,12 @@ def fast_sync_read(address: int, count: int, servos: Iterable[int]) -> bytes:
     return encode(
         Packet(BROADCAST, Instruction.FAST_SYNC_READ, _words(address, count) + bytes(tuple(servos)))
     )
+
+
+def bulk_read(wanted: Mapping[int, tuple[int, int]]) -> bytes:
+    """Id -> (address, count), each its own; every servo named answers in turn."""
+    params = b"".join(bytes((servo,)) + _words(*what) for servo, what in wanted.items())
+    return encode(Packet(BROADCAST, Instruction.BULK_READ, params))
 
 
 def sync_write(address: int, data: Mapping[int, bytes]) -> bytes:

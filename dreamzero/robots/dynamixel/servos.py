@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..servos import emulated
-from ..servos.arm import Setting
+from ..servos.build import Setting
 from ..servos.codec import Packet, Status
 from . import protocol as dynamixel
 from .arms import ARMS, Arm
@@ -182,7 +182,11 @@ class ServoBus(emulated.ServoBus[Servo]):
         code, params = packet.code, packet.params
         if code in (Instruction.SYNC_READ, Instruction.FAST_SYNC_READ) and len(params) > 4:
             address, count = _word(params, 0), _word(params, 2)
-            return self._sync_read(address, count, params[4:], code == Instruction.FAST_SYNC_READ)
+            wanted = [(identity, address, count) for identity in params[4:]]
+            return self._read_many(wanted, fast=code == Instruction.FAST_SYNC_READ)
+        if code == Instruction.BULK_READ:
+            cut = [params[i : i + 5] for i in range(0, len(params) - 4, 5)]
+            return self._read_many([(p[0], _word(p, 1), _word(p, 3)) for p in cut], fast=False)
         if code == Instruction.SYNC_WRITE and len(params) > 4:
             self._sync_write(_word(params, 0), _word(params, 2), params[4:])
             return b""
@@ -225,22 +229,25 @@ class ServoBus(emulated.ServoBus[Servo]):
             return b""
         return dynamixel.status(identity, alert | error, data)
 
-    def _sync_read(self, address: int, count: int, ids: bytes, fast: bool) -> bytes:
+    def _read_many(self, wanted: list[tuple[int, int, int]], fast: bool) -> bytes:
+        """Answers of the servos named, by (id, address, count)."""
         answers = []
-        for identity in ids:
+        for identity, address, count in wanted:
             servo = next((s for s in self.everyone if s.get("id") == identity), None)
-            silent = servo is None or servo.silent or not servo.get("response_level")
-            data = None if servo is None else servo.read(address, count)
-            if silent or servo is None or data is None:
-                if fast:
-                    break  # each part waits for the one before it
-                continue
-            answers.append(Status(identity, servo.alert, data))
-        if fast:
-            whole = dynamixel.merge([*answers, *_missing(count, len(ids) - len(answers))])
-            kept = len(whole) - (len(ids) - len(answers)) * (count + 4)
-            return whole[:kept] if answers else b""
-        return b"".join(dynamixel.status(*answer) for answer in answers)
+            data = None
+            if servo is not None and not servo.silent and servo.get("response_level"):
+                data = servo.read(address, count)
+            if servo is not None and data is not None:
+                answers.append(Status(identity, servo.alert, data))
+            elif fast:
+                break  # each part waits for the one before it
+        if not fast:
+            return b"".join(dynamixel.status(*answer) for answer in answers)
+        # The first part says how long the whole will be, whether or not the rest comes.
+        absent = [Status(0, 0, bytes(count)) for _, _, count in wanted[len(answers) :]]
+        whole = dynamixel.merge([*answers, *absent])
+        missing = sum(len(one.data) + 4 for one in absent)
+        return whole[: len(whole) - missing] if answers else b""
 
     def _sync_write(self, address: int, width: int, entries: bytes) -> None:
         for start in range(0, len(entries) - width, width + 1):
@@ -259,10 +266,6 @@ def _set_up(identity: int, model: int, settings: Mapping[str, Setting]) -> Servo
 
 def _word(params: bytes, at: int) -> int:
     return params[at] | params[at + 1] << 8
-
-
-def _missing(count: int, servos: int) -> list[Status]:
-    return [Status(0, 0, bytes(count))] * servos
 
 
 def koch() -> ServoBus:

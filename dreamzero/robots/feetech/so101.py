@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from ..base import RobotFault
 from ..calibration import SO101, TICKS_PER_TURN
-from ..servos.arm import Build, ServoArm, Setting
+from ..servos.arm import ServoArm
+from ..servos.build import Build, Setting
 from . import protocol as feetech
 from .bus import Bus
 

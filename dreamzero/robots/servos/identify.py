@@ -72,11 +72,14 @@ class Survey:
 
     def explain(self) -> str:
         """Why nothing was found, as far as can be told."""
-        bauds = ", ".join(str(baud) for baud in sorted({baud for _, baud in self.tried}))
+        asked: dict[str, list[str]] = {}
+        for protocol, baud in self.tried:
+            asked.setdefault(protocol, []).append(str(baud or "the bridge's"))
         if not self.garbage:
+            tried = "; ".join(f"{name} at {', '.join(bauds)}" for name, bauds in asked.items())
             return (
-                f"{self.port}: no servo answers at {bauds} baud, in {' or '.join(buses())}; "
-                "check power and cable, and --ids if theirs are high"
+                f"{self.port}: no servo answers (tried {tried} baud); check power and cable, and "
+                "--ids if theirs are high"
             )
         heard = "; ".join(
             f"asked in {protocol} at {baud} baud came {data.hex(' ')}"
