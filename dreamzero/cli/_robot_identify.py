@@ -31,13 +31,19 @@ def add(verbs: Any) -> None:
     )
     change = identify.add_mutually_exclusive_group()
     change.add_argument(
-        "--set-id", type=int, nargs=2, metavar=("OLD", "NEW"), help="give a servo another id"
+        "--set-id", type=_id, nargs=2, metavar=("OLD", "NEW"), help="give a servo another id"
     )
     change.add_argument(
-        "--reboot", type=int, metavar="ID", help="restart a Dynamixel after a fault"
+        "--reboot", type=_id, metavar="ID", help="restart a Dynamixel after a fault"
     )
     identify.add_argument("--json", action="store_true", help="as JSON")
     identify.set_defaults(function=_identify)
+
+
+def _id(text: str) -> int:
+    if not text.isdigit() or int(text) > 252:
+        raise argparse.ArgumentTypeError(f"{text!r}: servo ids are 0 to 252")
+    return int(text)
 
 
 def _ids(text: str) -> tuple[int, ...]:
@@ -49,9 +55,7 @@ def _ids(text: str) -> tuple[int, ...]:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is no list of servo ids such as 1-20 or 1,4"
             )
-        found += range(int(first), int(last or first) + 1)
-    if not found or max(found) > 252:
-        raise argparse.ArgumentTypeError(f"{text!r}: servo ids are 0 to 252")
+        found += range(_id(first), _id(last or first) + 1)
     return tuple(found)
 
 
@@ -84,8 +88,6 @@ def _change(args: argparse.Namespace, protocols: tuple[str, ...]) -> int:
     from ..robots.servos.identify import bus_of
 
     old, new = args.set_id or (args.reboot, 0)
-    for servo in (old, new):
-        _ids(str(servo)) if servo >= 0 else _refuse(servo)
     bus = bus_of(parse(args.robot, ("serial", "tcp")), old, protocols)
     try:
         if args.set_id:
@@ -100,7 +102,3 @@ def _change(args: argparse.Namespace, protocols: tuple[str, ...]) -> int:
         bus.link.close()
     print(json.dumps({"port": bus.link.name, "done": done}) if args.json else done)
     return 0
-
-
-def _refuse(servo: int) -> None:
-    raise UserError(f"servo id {servo} is not 0 to 252")
