@@ -51,11 +51,12 @@ def _ids(text: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        ids = range(_id(first), _id(last) + 1) if dash else (_id(first),)
+        if not ids:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is no list of servo ids such as 1-20 or 1,4"
             )
-        found += range(_id(first), _id(last or first) + 1)
+        found += ids
     return tuple(found)
 
 

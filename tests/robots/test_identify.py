@@ -210,7 +210,8 @@ def test_the_command_line(koch: PtyArm, pty_arm: PtyArm, patient: None, capsys) 
         ([str(pty_arm.uri), "--reboot", "2"], "that is a feetech servo; switch it off and on"),
         ([str(koch.uri), "--reboot", "77"], "servo id 77: "),
         (["serial:///dev/ttyNONE"], "there is no /dev/ttyNONE; serial ports here"),
-        ([str(koch.uri), "--ids", "a-b"], "no list of servo ids"),
+        ([str(koch.uri), "--ids", "a-b"], "servo ids are 0 to 252"),
+        ([str(koch.uri), "--ids", "9-2"], "no list of servo ids"),
         (["sim://so101"], "unknown scheme 'sim'"),
     ]:
         assert main([*where, *arguments]) == 2

@@ -37,6 +37,7 @@ class Servo(emulated.Servo):
     registers = STS3215
     memory_bytes = feetech.MEMORY_BYTES
     error = 0
+    _tick = TICKS_PER_TURN // 2
 
     def write(self, params: bytes) -> None:
         """Address and data of a write; what is read-only stays as it is.
@@ -44,10 +45,12 @@ class Servo(emulated.Servo):
         So does the EEPROM while it is locked: a real one takes the value and forgets it when it is
         switched off, which a test would not notice.
         """
-        locked = bool(self.get("lock"))
+        locked, offset = bool(self.get("lock")), self.get("homing_offset")
         for i, value in enumerate(params[1:], start=params[0] if params else 0):
             if i in _WRITABLE and not (locked and i < _EEPROM_END):
                 self.memory[i] = value
+        if self.get("homing_offset") != offset:
+            self.set("present_position", self.shown(self._tick))
 
     def shown(self, tick: int) -> int:
         return (tick - self.get("homing_offset")) % TICKS_PER_TURN
@@ -56,7 +59,7 @@ class Servo(emulated.Servo):
         return (shown + self.get("homing_offset")) % TICKS_PER_TURN
 
     def measure(self, tick: int, elapsed_s: float) -> None:
-        shown = self.shown(tick)
+        self._tick, shown = tick, self.shown(tick)
         half = TICKS_PER_TURN // 2
         moved = (shown - self.get("present_position") + half) % TICKS_PER_TURN - half
         self.set("present_position", shown)

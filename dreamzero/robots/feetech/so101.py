@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -52,6 +53,7 @@ class So101(ServoArm):
             self.bus.unlock(servo)
             self.bus.write(servo, register, max(offset, register.range[0]))
             self.bus.lock(servo)
+        time.sleep(0.05)  # their memory is slow
 
     def reach(self) -> dict[int, tuple[int, int]]:
         # Equal limits mean none at all: the servo then turns and turns.
