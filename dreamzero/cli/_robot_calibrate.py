@@ -73,6 +73,10 @@ def _calibrate(args: argparse.Namespace) -> int:
         raise UserError(
             "--robot is missing: an address such as serial:///dev/ttyACM0, or --import FILE"
         )
+    if args.ranges and not args.seconds > 0:
+        raise UserError(f"--seconds {args.seconds}: give seconds > 0")
+    if args.center and args.ranges and not args.middle:
+        raise UserError("--center counts from the zero pose: give --middle too")
     asking = not (args.middle or args.ranges)
     arm = _open(args, keep=args.middle != args.ranges)
     if args.configure:

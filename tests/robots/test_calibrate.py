@@ -290,6 +290,8 @@ def test_scripts(arm: PtyArm, tmp_path: Path, capsys) -> None:
         ([*where, "--ranges", "--seconds", "0.1"], "hardly moved"),
         ([*where, "--out", f"{tmp_path}/no/arm.json", "--middle"], "there is no folder"),
         ([*where[:2], "--middle"], "--robot is missing"),
+        ([*where, "--ranges", "--seconds", "0"], "--seconds 0.0: give seconds > 0"),
+        ([*where, "--ranges", "--center"], "give --middle too"),
         ([*where[:3], "serial:///dev/ttyNONE", "--middle"], "there is no /dev/ttyNONE"),
         ([*where[:5], "tabletop_franka", "--middle"], "no driver for franka over serial"),
         ([*where, "--import", f"{tmp_path}/nothing.json"], "nothing.json does not exist"),

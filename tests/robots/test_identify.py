@@ -164,7 +164,7 @@ def test_two_servos_of_one_id_are_noticed_when_only_one_takes_the_new_one(
     try:
         bus = bus_of(arm.uri, 3)
         feed = arm.bus.feed
-        twin = [s for s in arm.bus.servos if s.get("id") == 3][0]
+        twin = next(s for s in arm.bus.servos if s.get("id") == 3)
 
         def both(data: bytes) -> bytes:
             answer = feed(data)
