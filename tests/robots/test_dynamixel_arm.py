@@ -137,6 +137,27 @@ def test_a_silent_servo_is_named(koch: PtyArm) -> None:
         assert part in str(caught.value)
 
 
+def test_a_joint_a_little_beyond_its_servos_limits_is_drawn_in(koch: PtyArm) -> None:
+    koch.servo(3).set("operating_mode", Mode.POSITION)
+    koch.servo(3).set("max_position", 2030)
+    with koch.driver():
+        assert koch.servo(3).get("goal_position") == 2030
+
+
+def test_a_goal_that_is_not_kept_leaves_torque_off(koch: PtyArm) -> None:
+    wire = Wire(koch.bus)
+    original = wire.write
+
+    def write(data: bytes) -> None:
+        original(data)
+        koch.servo(3).set("goal_position", 1500)
+
+    wire.write = write  # type: ignore[method-assign]
+    with pytest.raises(RobotFault, match="servo id 3 stands at 2048 and has 1500 as its goal"):
+        DynamixelArm(koch.uri, koch.card, link=lambda _: wire).connect()
+    assert not any(servo.get("torque_enable") for servo in koch.bus.servos)
+
+
 def set_up(**values: int):
     def change(arm: PtyArm) -> None:
         for name, value in values.items():
@@ -154,8 +175,8 @@ def set_up(**values: int):
         (set_up(drive_mode=Drive.REVERSE), "turns the wrong way round"),
         (set_up(drive_mode=Drive.TORQUE_ON_BY_GOAL), "switches torque on by itself"),
         (
-            set_up(operating_mode=Mode.POSITION, max_position=2000, goal_position=1500),
-            "servo id 3 stands at 2048 and keeps 1500 as its goal",
+            set_up(operating_mode=Mode.POSITION, max_position=1900),
+            r"servo id 3 stands at 2048 and has 1900 as its goal.*\(0..1900\)",
         ),
     ],
 )

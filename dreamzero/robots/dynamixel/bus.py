@@ -79,6 +79,9 @@ class Bus(bus.Bus):
             code = self.read(servo, self.registers["hardware_error"])
         return [name for bit, name in HARDWARE_ERRORS.items() if code >> bit & 1]
 
+    def _refused(self, status: Status) -> bool:
+        return not status.data and status.error & ~dynamixel.ALERT > 0
+
     def _unheard(self, status: Status) -> bool:
         return status.error & ~dynamixel.ALERT == _CRC_ERROR
 

@@ -28,7 +28,8 @@ class DynamixelArm(ServoArm):
     Args:
         uri: further options: ``fast=1`` reads all servos in one packet (firmware 45, or 46 of XL330,
             on); ``grip_ma`` limits the gripper's current, in mA; ``profile_velocity`` (0.229 rev/min)
-            and ``profile_acceleration`` (214.577 rev/min^2) for every joint.
+            and ``profile_acceleration`` (214.577 rev/min^2) for every joint, both in ms where its drive mode
+            asks for profiles by time.
     """
 
     bus_type = Bus

@@ -21,6 +21,9 @@ from .build import Build, Setting
 from .bus import Bus
 from .codec import Register
 
+# A joint pushed a little beyond its servo's limits is drawn in, by no more than 5 degrees.
+_NUDGE_TICKS = 57
+
 
 class ServoArm(Robot):
     """The arm behind a byte stream.
@@ -192,13 +195,16 @@ class ServoArm(Robot):
 
     def _hold(self) -> None:
         """Torque on where the arm stands."""
-        goals = self._shown(self._positions())
+        ticks, reach = self._positions(), self.reach()
+        inside = {i: min(max(tick, reach[i][0]), reach[i][1]) for i, tick in ticks.items()}
+        goals = self._shown(inside)
         self.bus.sync_write(self.register("goal_position"), goals)
         for servo, kept in self.ask("goal_position").items():
-            if kept != goals[servo]:
+            if kept != goals[servo] or abs(inside[servo] - ticks[servo]) > _NUDGE_TICKS:
+                low, high = reach[servo]
                 raise RobotFault(
-                    f"{self}: servo id {servo} stands at {goals[servo]} and keeps {kept} as its "
-                    "goal: move it inside its position limits by hand; torque stays off"
+                    f"{self}: servo id {servo} stands at {ticks[servo]} and has {kept} as its goal: "
+                    f"move it inside its limits ({low}..{high}) by hand; torque stays off"
                 )
         for servo in goals:
             self.bus.write(servo, self.register("torque_enable"), 1)

@@ -173,6 +173,10 @@ class Bus(ABC):
     def _trouble(self, status: Status, what: str) -> str:
         """What an error byte other than 0 means and what to do; "" if nothing is wrong."""
 
+    def _refused(self, status: Status) -> bool:
+        """Whether the servo answers without the data that it was asked for, and says why."""
+        return False
+
     def _unheard(self, status: Status) -> bool:
         """Whether the servo says that it did not get the request whole."""
         return False
@@ -218,9 +222,10 @@ class Bus(ABC):
             heard += data
             for packet in self._parser.feed(data):
                 statuses = self.codec.statuses(packet, count)
-                # A servo that refuses answers without data.
                 wanted = [
-                    s for s in statuses if s.id in servos and (len(s.data) == count or s.error)
+                    status
+                    for status in statuses
+                    if status.id in servos and (len(status.data) == count or self._refused(status))
                 ]
                 answers |= {status.id: status for status in wanted}
                 if not wanted:
