@@ -34,7 +34,7 @@ VERBS = {
     "train": "train a model from a preset",
     "evaluate": "closed-loop success of a policy, with intervals",
     "serve": "serve a policy over a websocket",
-    "robot": "emulate, run and identify arms",
+    "robot": "emulate, run, identify and calibrate arms",
     "bench": "measure the engine, and how checkpoints load",
     "checkpoint": "inspect, import, export and merge checkpoints",
 }

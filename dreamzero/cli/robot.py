@@ -1,4 +1,4 @@
-"""``dreamzero robot``: emulate an arm, run a policy on one, see what is on a bus."""
+"""``dreamzero robot``: emulate an arm, run a policy on one, set its servos up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from . import _impairments
+from . import _impairments, _robot_calibrate, _robot_identify
 
 if TYPE_CHECKING:
     from ..robots import RunLog
@@ -19,7 +19,7 @@ def add(subparsers: Any) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "robot",
-        help="emulate, run and identify arms",
+        help="emulate, run, identify and calibrate arms",
         description="Moves an arm with a policy: one in the simulator (sim://), an emulated one "
         "behind a pty, or a real one. A real arm only moves with --move.",
         epilog="example: dreamzero robot run --robot sim://so101 --policy tiny_so101 --chunks 8",
@@ -32,11 +32,11 @@ def add(subparsers: Any) -> None:
         help="an arm that is not there, until Ctrl-C",
         epilog="example: dreamzero robot emulate so101 --task push-red-left",
     )
-    emulate.add_argument("robot", nargs="?", default="so101", help="so101, franka, yam ...")
+    emulate.add_argument("robot", nargs="?", default="so101", help="so101, koch, franka, yam ...")
     emulate.add_argument(
         "--at", default="", help="where it listens: pty, udp://127.0.0.1:47800?key=FILE ..."
     )
-    emulate.add_argument("--physics", default="tabletop", choices=["tabletop", "lag"])
+    emulate.add_argument("--physics", default="", choices=["tabletop", "lag"])
     emulate.add_argument("--task", help="task key such as push-red-left (default: by seed)")
     emulate.add_argument("--suite", default="seen", help="which scenes")
     emulate.add_argument("--seed", type=int, default=0, help="which scene")
@@ -78,14 +78,8 @@ def add(subparsers: Any) -> None:
     run.add_argument("--json", action="store_true", help="the figures as JSON")
     run.set_defaults(function=_run)
 
-    identify = verbs.add_parser(
-        "identify",
-        help="which servos answer on a serial port",
-        epilog="example: dreamzero robot identify --robot 'serial:///dev/ttyACM0?baud=1000000'",
-    )
-    identify.add_argument("--robot", required=True, help="serial:///dev/ttyACM0?baud=1000000")
-    identify.add_argument("--json", action="store_true", help="as JSON")
-    identify.set_defaults(function=_identify)
+    _robot_identify.add(verbs)
+    _robot_calibrate.add(verbs)
 
 
 def _help(parser: argparse.ArgumentParser) -> int:
@@ -114,8 +108,9 @@ def _emulate(args: argparse.Namespace) -> int:
             print(json.dumps(where), flush=True)
             return
         print(f"{args.robot} listens on {where['port']}; Ctrl-C ends it")
-        card = "" if args.robot == "so101" else f"--embodiment {find(args.robot).card} "
-        print(f"dreamzero robot run --policy hold {card}--robot '{where['uri']}'", flush=True)
+        card = find(args.robot).card
+        run = f"dreamzero robot run --policy hold --embodiment {card}"
+        print(f"{run} --robot '{where['uri']}'", flush=True)
 
     try:
         serve(config, ready, threading.Event())
@@ -169,26 +164,3 @@ def _tell(log: RunLog, as_json: bool) -> None:
         print(f"  {name:24s} {value:10.3f}".rstrip("0").rstrip("."))
     if log.score is not None:
         print("  " + ", ".join(f"{key}: {value}" for key, value in log.score.items()))
-
-
-def _identify(args: argparse.Namespace) -> int:
-    from ..robots import parse
-    from ..robots.feetech import MODEL_STS3215
-    from ..robots.feetech.bus import Bus
-    from ..robots.transport import SerialLink
-
-    link = SerialLink(parse(args.robot, ("serial", "tcp")))
-    try:
-        found = Bus(link, retries=0).scan()
-    finally:
-        link.close()
-    if args.json:
-        print(json.dumps({"port": link.name, "servos": found}))
-    for servo, model in {} if args.json else found.items():
-        kind = "STS3215" if model == MODEL_STS3215 else "unknown model"
-        print(f"id {servo}: model {model} ({kind})")
-    if not found:
-        print(
-            f"{link.name} ({link.detail}): no servo answers; check power and baud", file=sys.stderr
-        )
-    return 0 if found else 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..errors import UserError
-from . import real, tabletop
+from . import real, servo_arms, tabletop
 from .card import FRAMES_PER_LATENT, Embodiment, Field
 
 __all__ = ["FRAMES_PER_LATENT", "Embodiment", "Field", "get", "names"]
 
-_CARDS = {card.name: card for card in (*tabletop.CARDS, *real.CARDS)}
+_CARDS = {card.name: card for card in (*tabletop.CARDS, *servo_arms.CARDS, *real.CARDS)}
 
 
 def names() -> list[str]:

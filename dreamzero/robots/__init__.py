@@ -45,6 +45,11 @@ DRIVERS = {
     ("so101", "tcp"): "dreamzero.robots.feetech.so101:So101",
     ("franka", "udp"): "dreamzero.robots.stream.driver:StreamRobot",
     ("yam", "udp"): "dreamzero.robots.stream.driver:StreamRobot",
+    **{
+        (robot, scheme): "dreamzero.robots.dynamixel.driver:DynamixelArm"
+        for robot in ("koch", "openmanipulator_x", "vx300s")
+        for scheme in ("serial", "tcp")
+    },
 }
 
 

@@ -92,6 +92,11 @@ class SerialLink:
             )
         except (serial.SerialException, ValueError, OSError) as error:
             raise UserError(explain_open_error(error, self.name)) from error
+        if not tcp:
+            # An FTDI adapter (U2D2) otherwise holds answers back for up to 16 ms; others do not know
+            # the request.
+            with suppress(OSError, ValueError, AttributeError, NotImplementedError):
+                self._port.set_low_latency_mode(True)
 
     def write(self, data: bytes) -> None:
         try:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from dreamzero import embodiments
-from dreamzero.robots import calibration
 from dreamzero.robots.base import Features, Robot
 from dreamzero.robots.clock import ManualClock
+from dreamzero.robots.dynamixel.driver import DynamixelArm
+from dreamzero.robots.emulation import ARMS
 from dreamzero.robots.emulation.pty import PtyWire
-from dreamzero.robots.feetech.servos import ServoBus
 from dreamzero.robots.feetech.so101 import So101
+from dreamzero.robots.servos.arm import ServoArm
+from dreamzero.robots.servos.emulated import ServoBus
 from dreamzero.robots.uri import parse
 from dreamzero.types import Observation
 
@@ -71,20 +73,38 @@ def arm() -> Iterator[ClockworkArm]:
 class PtyArm:
     """Servos on a pty in this process, with nothing that moves them but the test."""
 
-    def __init__(self) -> None:
-        self.bus = ServoBus(calibration.SO101)
+    def __init__(self, robot: str = "so101", bus: ServoBus | None = None) -> None:
+        self.robot = robot
+        self.card = CARD if robot == "so101" else embodiments.get(ARMS[robot].card)
+        self.bus = bus or ARMS[robot].make()
         self.wire = PtyWire(self.bus.feed)
         self.uri = parse(f"serial://{self.wire.port}")
 
     def servo(self, identity: int):
-        return next(s for s in self.bus.servos if s.get("id") == identity)
+        return next(s for s in self.bus.everyone if s.get("id") == identity)
 
-    def driver(self, **options) -> So101:
-        return So101(self.uri, CARD, **options)
+    def driver(self, query: str = "", **options) -> ServoArm:
+        kind = So101 if self.robot == "so101" else DynamixelArm
+        uri = parse(f"{self.uri}?{query}") if query else self.uri
+        return kind(uri, self.card, **options)
 
 
 @pytest.fixture
 def pty_arm() -> Iterator[PtyArm]:
     arm = PtyArm()
+    yield arm
+    arm.wire.close()
+
+
+@pytest.fixture
+def koch() -> Iterator[PtyArm]:
+    arm = PtyArm("koch")
+    yield arm
+    arm.wire.close()
+
+
+@pytest.fixture
+def viper() -> Iterator[PtyArm]:
+    arm = PtyArm("vx300s")
     yield arm
     arm.wire.close()

@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 
 from dreamzero.cli import main
+from dreamzero.robots.emulation import ARMS
 
 from .conftest import PtyArm
 
 
-def test_emulate_prints_where_it_listens_and_ends_with_ctrl_c() -> None:
+@pytest.mark.parametrize(
+    ("robot", "card"), [("so101", "tabletop_so101"), ("koch", "tabletop_koch")]
+)
+def test_emulate_prints_where_it_listens_and_ends_with_ctrl_c(robot: str, card: str) -> None:
     # A shell's background job, as this test run may be, has SIGINT ignored, and so have its children.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "dreamzero.cli"]
-    command += ["robot", "emulate", "so101", "--at", "pty"]
+    command += ["robot", "emulate", robot, "--at", "pty"]
     child = subprocess.Popen(
         [*command, "--physics", "lag", "--json"], stdout=subprocess.PIPE, text=True
     )
@@ -30,11 +34,19 @@ def test_emulate_prints_where_it_listens_and_ends_with_ctrl_c() -> None:
     try:
         assert main(["robot", "identify", "--robot", f"serial://{where['port']}"]) == 0
         uri = where["uri"]
-        assert main(["robot", "run", "--robot", uri, "--policy", "hold", "--chunks", "1"]) == 0
+        run = ["robot", "run", "--robot", uri, "--policy", "hold", "--embodiment", card]
+        assert main([*run, "--chunks", "1"]) == 0
     finally:
         child.send_signal(signal.SIGINT)
         assert child.wait(10) == 0
         child.stdout.close()
+
+
+def test_emulate_names_every_arm_there_is(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["robot", "emulate", "--help"])
+    said = capsys.readouterr().out
+    assert all(robot in said for robot in ARMS)
 
 
 def test_run_on_the_simulator_and_write_the_log(tmp_path: Path, capsys) -> None:

@@ -46,7 +46,7 @@ def test_calibration_survives_a_file(tmp_path) -> None:
         ({"scale": 0}, "scale 0"),
         ({"id": 300}, "servo id 300"),
         ({"min_tick": 9, "max_tick": 3}, "ascending"),
-        ({"colour": "red"}, "not one of ours"),
+        ({"colour": "red"}, "neither one of ours"),
     ],
 )
 def test_calibration_files_with_mistakes(tmp_path, change: dict, part: str) -> None:

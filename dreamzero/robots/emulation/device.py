@@ -81,12 +81,14 @@ class Emulated:
         device: "module:function" that makes its :class:`Device`.
         at: where it listens unless told otherwise.
         what: one line for ``--help``.
+        body: card whose simulated body it moves; empty: its own card's; None: there is none.
     """
 
     card: str
     device: str
     at: str
     what: str
+    body: str | None = ""
 
     def make(self) -> Device:
         module, _, name = self.device.partition(":")
@@ -107,7 +109,29 @@ ARMS = {
         "yam_arm",
         "dreamzero.robots.stream.emulator:yam",
         "udp://127.0.0.1:0",
-        "a companion computer on UDP (--physics lag: it has no body)",
+        "a companion computer on UDP",
+        body=None,
+    ),
+    "koch": Emulated(
+        "tabletop_koch",
+        "dreamzero.robots.dynamixel.servos:koch",
+        "pty",
+        "two XL430 and four XL330 on a pty, moving the SO-101's body",
+        body="tabletop_so101",
+    ),
+    "openmanipulator_x": Emulated(
+        "openmanipulator_x",
+        "dreamzero.robots.dynamixel.servos:openmanipulator_x",
+        "pty",
+        "five XM430 on a pty",
+        body=None,
+    ),
+    "vx300s": Emulated(
+        "vx300s",
+        "dreamzero.robots.dynamixel.servos:vx300s",
+        "pty",
+        "seven XM540 and two XM430 on a pty",
+        body=None,
     ),
 }
 

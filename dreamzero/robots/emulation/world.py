@@ -27,7 +27,8 @@ class EmulatorConfig:
     Attributes:
         robot: a key of ``device.ARMS``.
         at: where it listens; empty: where that arm does.
-        physics: "tabletop" (MuJoCo) or "lag" (a first-order lag).
+        physics: "tabletop" (MuJoCo) or "lag" (a first-order lag); empty: the former where the arm
+            has a simulated body.
         task: a task key such as ``push-red-left``; else the suite's own for this seed.
         suite, seed: which scene.
         size_px: edge of the pictures.
@@ -39,7 +40,7 @@ class EmulatorConfig:
 
     robot: str = "so101"
     at: str = ""
-    physics: str = "tabletop"
+    physics: str = ""
     task: str | None = None
     suite: str = "seen"
     seed: int = 0
@@ -64,7 +65,11 @@ class World:
         arm = device.find(config.robot)
         self.config = config
         self.device = arm.make()
-        self.plant = plants.make(config.physics, embodiments.get(arm.card), config.size_px)
+        physics = config.physics or ("lag" if arm.body is None else "tabletop")
+        if physics == "tabletop" and arm.body is None:
+            raise UserError(f"{config.robot} has no simulated body: take the physics lag")
+        card = embodiments.get((physics == "tabletop" and arm.body) or arm.card)
+        self.plant = plants.make(physics, card, config.size_px)
         self.frames: dict[str, tuple[np.ndarray, float]] = {}
         self.score: dict[str, Any] = {}
         self.late = 0

@@ -1,142 +1,90 @@
-"""The servos' side of the Feetech bus, without I/O: requests in, answers out, registers between."""
+"""Emulated STS3215 servos, and the arm that is made of them."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-
-from ...errors import UserError
 from ..calibration import SO101, Calibration
-from ..emulation.device import Wire
+from ..servos import emulated
 from . import protocol as feetech
-from .protocol import BROADCAST, STS3215, Instruction, Packet
+from .protocol import BROADCAST, STS3215, TICKS_PER_TURN, Instruction, Packet
 
 _REPLY_TO_ALL = 1
 _OVERLOAD = 0x20
+_EEPROM_END = 40
+_WRITABLE = {r.address + i for r in STS3215.values() if r.writable for i in range(r.size)}
+_FACTORY = {
+    "firmware": 0x0903,
+    "model": feetech.MODEL_STS3215,
+    "response_level": _REPLY_TO_ALL,
+    "max_position": TICKS_PER_TURN - 1,
+    "max_temperature": 70,
+    "max_torque": 1000,
+    "goal_position": TICKS_PER_TURN // 2,
+    "present_position": TICKS_PER_TURN // 2,
+    "torque_limit": 1000,
+    "lock": 1,
+    "present_voltage": 74,
+    "present_temperature": 30,
+}
 
 
-@dataclass
-class Servo:
-    """One STS3215: its memory, and the faults it was told to have.
+class Servo(emulated.Servo):
+    """One STS3215 as it leaves the factory, in the middle of its range.
 
     Attributes:
-        memory: bytes of the memory table.
-        silent: answers nothing.
-        stuck: takes goals but does not move.
         error: error bits in every answer.
     """
 
-    memory: bytearray = field(default_factory=lambda: bytearray(feetech.MEMORY_BYTES))
-    silent: bool = False
-    stuck: bool = False
-    error: int = 0
-    pending: bytes = b""
-
-    def get(self, name: str) -> int:
-        register = STS3215[name]
-        return register.from_bytes(bytes(self.memory[register.address :][: register.size]))
-
-    def set(self, name: str, value: int) -> None:
-        register = STS3215[name]
-        end = register.address + register.size
-        self.memory[register.address : end] = register.to_bytes(value)
+    registers = STS3215
+    memory_bytes = feetech.MEMORY_BYTES
+    error = 0
+    _tick = TICKS_PER_TURN // 2
 
     def write(self, params: bytes) -> None:
-        """Address and data of a write; what is read-only stays as it is."""
+        """Address and data of a write; what is read-only stays as it is.
+
+        So does the EEPROM while it is locked: a real one takes the value and forgets it when it is
+        switched off, which a test would not notice.
+        """
+        locked, offset = bool(self.get("lock")), self.get("homing_offset")
         for i, value in enumerate(params[1:], start=params[0] if params else 0):
-            if i in _WRITABLE:
+            if i in _WRITABLE and not (locked and i < _EEPROM_END):
                 self.memory[i] = value
+        if self.get("homing_offset") != offset:
+            self.set("present_position", self.shown(self._tick))
+
+    def shown(self, tick: int) -> int:
+        return (tick - self.get("homing_offset")) % TICKS_PER_TURN
+
+    def meant(self, shown: int) -> int:
+        return (shown + self.get("homing_offset")) % TICKS_PER_TURN
+
+    def measure(self, tick: int, elapsed_s: float) -> None:
+        self._tick, shown = tick, self.shown(tick)
+        half = TICKS_PER_TURN // 2
+        moved = (shown - self.get("present_position") + half) % TICKS_PER_TURN - half
+        self.set("present_position", shown)
+        self.restrain("present_speed", moved / elapsed_s if elapsed_s > 0 else 0)
+        self.set("moving", int(abs(moved) > 1))
+        gap = self.get("goal_position") - shown if self.get("torque_enable") else 0
+        self.set("present_load", min(max(gap * 4, -1000), 1000))
+
+    def overload(self) -> None:
+        self.error |= _OVERLOAD
+        self.set("torque_enable", 0)
+
+    def mend(self) -> None:
+        self.error = 0
 
 
-_WRITABLE = {r.address + i for r in STS3215.values() if r.writable for i in range(r.size)}
+class ServoBus(emulated.ServoBus[Servo]):
+    """STS3215 servos of one arm."""
 
-
-class ServoBus:
-    """All servos of one arm. ``feed`` takes what came over the wire and returns what goes back.
-
-    The bus and the physics run on different threads; ``lock`` keeps a sync write whole.
-    """
-
-    faults = ("silent", "stuck", "overload")
+    parser = feetech.Parser
 
     def __init__(self, calibration: Calibration) -> None:
-        self.calibration, self.names = calibration, calibration.names
-        self.lock = threading.Lock()
-        self.servos = [_fresh(joint.id) for joint in calibration.joints]
-        self.packets = 0
-        self._parser = feetech.Parser()
+        super().__init__(calibration, [Servo(id=i, **_FACTORY) for i in calibration.ids])
 
-    def feed(self, data: bytes) -> bytes:
-        """Answers to every whole request in ``data`` and what came before it."""
-        answers = bytearray()
-        for packet in self._parser.feed(data):
-            self.packets += 1
-            with self.lock:
-                answers += self._answer(packet)
-        return bytes(answers)
-
-    def goals(self) -> tuple[np.ndarray, np.ndarray]:
-        """(float64 ``[a]`` goals in the card's units, bool ``[a]`` torque on and free to move)."""
-        with self.lock:
-            goal = [
-                joint.to_value(servo.get("goal_position"))
-                for joint, servo in zip(self.calibration.joints, self.servos, strict=True)
-            ]
-            live = [bool(s.get("torque_enable")) and not s.stuck for s in self.servos]
-        return np.array(goal), np.array(live)
-
-    def measure(self, values: np.ndarray, elapsed_s: float) -> None:
-        """Put measured positions, float ``[a]``, into the registers; speeds over ``elapsed_s``."""
-        with self.lock:
-            for joint, servo, value in zip(
-                self.calibration.joints, self.servos, values, strict=True
-            ):
-                if servo.stuck:
-                    continue
-                tick = round(joint.zero_tick + joint.sign * float(value) / joint.scale)
-                tick = min(max(tick, 0), feetech.TICKS_PER_TURN - 1)
-                moved = tick - servo.get("present_position")
-                speed = round(moved / elapsed_s) if elapsed_s > 0 else 0
-                servo.set("present_position", tick)
-                servo.set("present_speed", min(max(speed, -32767), 32767))
-                servo.set("moving", int(abs(moved) > 1))
-                gap = servo.get("goal_position") - tick if servo.get("torque_enable") else 0
-                servo.set("present_load", min(max(gap * 4, -1000), 1000))
-
-    def rest(self) -> None:
-        """Make the present positions the goals (after the arm was put elsewhere)."""
-        with self.lock:
-            for servo in self.servos:
-                servo.set("goal_position", servo.get("present_position"))
-
-    def fault(self, kind: str, joint: int) -> None:
-        """See ``emulation.device.Device``; ``joint`` is the servo's id."""
-        servos = [s for s in self.servos if s.get("id") == joint]
-        if not servos:
-            raise UserError(f"fault {kind!r} of servo {joint}: there is no such servo")
-        with self.lock:
-            for servo in servos:
-                if kind == "mend":
-                    servo.silent, servo.stuck, servo.error = False, False, 0
-                elif kind == "overload":
-                    overload(servo)
-                else:
-                    setattr(servo, kind, True)
-
-    def report(self) -> dict[str, Any]:
-        return {"packets": self.packets}
-
-    def listen(self, at: str) -> Wire:
-        from ..emulation.pty import PtyWire
-
-        if at != "pty":
-            raise UserError(f"servos listen on a pty, not at {at!r}")
-        return PtyWire(self.feed)
-
-    def _answer(self, packet: Packet) -> bytes:
+    def answer(self, packet: Packet) -> bytes:
         if packet.code == Instruction.SYNC_WRITE:
             return self._sync_write(packet.params)
         if packet.code == Instruction.SYNC_READ:
@@ -185,32 +133,3 @@ class ServoBus:
 def so101() -> ServoBus:
     """The six servos of an SO-101."""
     return ServoBus(SO101)
-
-
-def overload(servo: Servo) -> None:
-    """The servo has been overloaded: it says so in every answer and lets go."""
-    servo.error |= _OVERLOAD
-    servo.set("torque_enable", 0)
-
-
-def _fresh(identity: int) -> Servo:
-    """A servo as it leaves the factory, in the middle of its range."""
-    servo = Servo()
-    middle = feetech.TICKS_PER_TURN // 2
-    for name, value in {
-        "firmware": 0x0903,
-        "model": feetech.MODEL_STS3215,
-        "id": identity,
-        "response_level": _REPLY_TO_ALL,
-        "max_position": feetech.TICKS_PER_TURN - 1,
-        "max_temperature": 70,
-        "max_torque": 1000,
-        "goal_position": middle,
-        "present_position": middle,
-        "torque_limit": 1000,
-        "lock": 1,
-        "present_voltage": 74,
-        "present_temperature": 30,
-    }.items():
-        servo.set(name, value)
-    return servo

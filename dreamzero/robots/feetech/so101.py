@@ -2,125 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
+from typing import ClassVar
 
-import numpy as np
-
-from ...embodiments import Embodiment
-from ...errors import UserError
-from ...types import Observation
-from .. import calibration, camera
-from ..base import Features, Robot, RobotFault
-from ..calibration import Calibration
-from ..camera import Camera
-from ..clock import Clock
-from ..transport import Link, SerialLink
-from ..uri import Uri
+from ..base import RobotFault
+from ..calibration import SO101, TICKS_PER_TURN
+from ..servos.arm import ServoArm
+from ..servos.build import Build, Setting
 from . import protocol as feetech
 from .bus import Bus
 
-OPTIONS = ("baud", "calibration", "camera", "width", "height", "relax")
-_TORQUE = feetech.STS3215["torque_enable"]
-_GOAL = feetech.STS3215["goal_position"]
-_POSITION = feetech.STS3215["present_position"]
-_MODEL = feetech.STS3215["model"]
+_POSITION_MODE = 0
 
 
-class So101(Robot):
-    """The arm behind a byte stream.
+class Sts3215Arm(Build):
+    """An arm of STS3215 servos."""
 
-    Connecting reads where the arm stands, makes that the goal, and only then switches torque on, so
-    that nothing jumps. Positions are read with one sync read and written with one sync write.
+    def settings(self, joint: str) -> Mapping[str, Setting]:
+        return {"return_delay": Setting(0), "operating_mode": Setting(_POSITION_MODE)}
 
-    Args:
-        uri: ``serial:///dev/ttyACM0?baud=1000000`` or ``tcp://host:port``. Options: ``calibration``
-            (JSON file), ``camera`` (address, for the first view of the card; ``camera.side`` and so
-            on for others), ``width`` and ``height`` of the pictures in px,
-            ``relax=1`` to switch torque off on close (the arm then sinks).
-        card: an embodiment card of six action dimensions.
-        calib: ticks to rad; default from the URI, else that of the emulator.
-        link: how to open the byte stream (tests).
-    """
 
-    def __init__(
-        self,
-        uri: Uri,
-        card: Embodiment,
-        move: bool = True,
-        calib: Calibration | None = None,
-        clock: Clock | None = None,
-        speed: float = 1.0,
-        link: Callable[[Uri], Link] = SerialLink,
-    ) -> None:
-        uri.allow(*OPTIONS, *(key for key in uri.query if key.startswith("camera.")))
-        if calib is None:
-            path = uri.query.get("calibration")
-            calib = Calibration.load(path) if path else calibration.SO101
-        if len(calib.joints) != card.action_dim or card.state_dim != card.action_dim:
-            raise UserError(
-                f"{uri}: {len(calib.joints)} servos do not make the {card.action_dim} actions and "
-                f"{card.state_dim} states of {card.name}"
-            )
-        self.uri = uri
-        self.calibration = calib
-        self._camera_uris = camera.addresses(uri, card)
-        size = (uri.number("height", card.canvas_px[0]), uri.number("width", card.canvas_px[1]))
-        views = {view: size for view in self._camera_uris}
-        super().__init__(card, Features.from_card(card, views, calib.names), clock, move, speed)
-        self._relax = uri.query.get("relax") == "1"
-        self._open_link = link
-        self._bus: Bus | None = None
-        self._cameras: dict[str, Camera] = {}
+class So101(ServoArm):
+    """The arm behind a byte stream; see :class:`ServoArm`."""
 
-    def __str__(self) -> str:
-        return f"{self.card.robot} on {self.uri.path or f'{self.uri.host}:{self.uri.port}'}"
+    bus_type = Bus
+    builds: ClassVar[Mapping[str, Build]] = {
+        "so101": Sts3215Arm(
+            SO101,
+            dict.fromkeys(SO101.names, (feetech.MODEL_STS3215,)),
+            "every joint in the middle of its range, the gripper half open",
+        )
+    }
 
-    @property
-    def bus(self) -> Bus:
-        """The open bus, for reading other registers; RobotFault while disconnected."""
-        if self._bus is None:
-            raise RobotFault(f"{self} is not connected: call connect(), or use `with`")
-        return self._bus
-
-    def _open(self) -> None:
-        self._bus = Bus(self._open_link(self.uri))
-        ids = self.calibration.ids
-        for servo, model in self._bus.sync_read(_MODEL, ids).items():
-            if model != feetech.MODEL_STS3215:
+    def _check(self) -> None:
+        super()._check()
+        for servo, mode in self.ask("operating_mode").items():
+            if mode != _POSITION_MODE:
                 raise RobotFault(
-                    f"{self}: servo id {servo} says it is model {model}, not an STS3215 "
-                    f"({feetech.MODEL_STS3215})"
+                    f"{self}: servo id {servo} is in operating mode {mode}, not in position mode "
+                    f"({_POSITION_MODE}): `dreamzero robot calibrate --configure` sets it"
                 )
-        for view, address in self._camera_uris.items():
-            self._cameras[view] = camera.open(address, self.features.views[view])
-        if self.move:
-            self._bus.sync_write(_GOAL, self._bus.sync_read(_POSITION, ids))
-            for servo in ids:
-                self._bus.write(servo, _TORQUE, 1)
 
-    def _observe(self, views: tuple[str, ...]) -> Observation:
-        ticks = self.bus.sync_read(_POSITION, self.calibration.ids)
-        time_s = self.clock.now()
-        frames = {}
-        for view in views:
-            frames[view], time_s = self._cameras[view].read()
-        return Observation(frames, self.calibration.to_values(ticks), time_s)
+    def center(self) -> None:
+        # The position shown is the encoder's less the offset (LeRobot, motors/feetech/feetech.py).
+        shown, held = self.ask("present_position"), self.ask("homing_offset")
+        middle, register = TICKS_PER_TURN // 2, self.register("homing_offset")
+        for servo, tick in shown.items():
+            offset = (tick + held[servo]) % TICKS_PER_TURN - middle
+            self.bus.unlock(servo)
+            self.bus.write(servo, register, max(offset, register.range[0]))
+            self.bus.lock(servo)
+        time.sleep(0.05)  # their memory is slow
 
-    def _send(self, action: np.ndarray) -> np.ndarray:
-        ticks = self.calibration.to_ticks(action)
-        if self.move:
-            self.bus.sync_write(_GOAL, ticks)
-        return self.calibration.to_values(ticks)
-
-    def _close(self) -> None:
-        if self._bus is not None:
-            try:
-                if self._relax and self.move:
-                    self._bus.sync_write(_TORQUE, dict.fromkeys(self.calibration.ids, 0))
-            except RobotFault:
-                pass  # the wire is gone, and with it the wish
-            self._bus.link.close()
-            self._bus = None
-        for source in self._cameras.values():
-            source.close()
-        self._cameras = {}
+    def reach(self) -> dict[int, tuple[int, int]]:
+        # Equal limits mean none at all: the servo then turns and turns.
+        whole = (0, TICKS_PER_TURN - 1)
+        return {i: span if span[0] < span[1] else whole for i, span in super().reach().items()}

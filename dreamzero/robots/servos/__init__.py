@@ -1,0 +1,1 @@
+"""What arms of servos share, whatever their protocol: bus, driver, emulated servos, set-up."""
