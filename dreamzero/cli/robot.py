@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..robots.emulation.device import ARMS
 from . import _impairments, _robot_calibrate, _robot_identify
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add(subparsers: Any) -> None:
         help="an arm that is not there, until Ctrl-C",
         epilog="example: dreamzero robot emulate so101 --task push-red-left",
     )
-    emulate.add_argument("robot", nargs="?", default="so101", help="so101, koch, franka, yam ...")
+    emulate.add_argument("robot", nargs="?", default="so101", help=f"one of {', '.join(ARMS)}")
     emulate.add_argument(
         "--at", default="", help="where it listens: pty, udp://127.0.0.1:47800?key=FILE ..."
     )

@@ -174,7 +174,7 @@ def test_two_servos_of_one_id_are_noticed_when_only_one_takes_the_new_one(
                 twin.set("id", 9)
             return answer
 
-        arm.wire._feed = both
+        arm.wire.feed = both
         with pytest.raises(RobotFault, match="two servos of that id"):
             bus.set_id(3, 9)
         bus.link.close()

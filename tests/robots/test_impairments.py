@@ -154,10 +154,11 @@ def test_a_stream_keeps_its_order_and_loses_nothing_but_time() -> None:
 
 
 def test_a_servo_bus_with_noise_is_asked_again_and_a_dead_one_is_a_fault(pty_arm: PtyArm) -> None:
-    dice = Dice(Impairments(corrupt=0.1, loss=0.05, seed=5))
+    dice = Dice(Impairments(seed=5))
     pty_arm.wire.feed = impaired(pty_arm.bus.feed, dice)
     with pty_arm.driver() as arm:
-        for _ in range(20):
+        dice.impairments = Impairments(corrupt=0.05, loss=0.02)
+        for _ in range(30):
             arm.observe(views=())
         assert dice.counts["corrupted"] > 0
         dice.blackout(30.0)
