@@ -10,7 +10,7 @@ import importlib
 
 from ..embodiments import Embodiment
 from ..errors import UserError
-from .base import Features, Robot, RobotFault
+from .base import Features, LinkLost, Robot, RobotFault
 from .emulation import Emulator, EmulatorConfig
 from .loop import run_episode
 from .policies import HoldPolicy, ReplayPolicy
@@ -25,6 +25,7 @@ __all__ = [
     "Guard",
     "HoldPolicy",
     "Limits",
+    "LinkLost",
     "ReplayPolicy",
     "Robot",
     "RobotFault",
@@ -42,6 +43,7 @@ DRIVERS = {
     ("", "sim"): "dreamzero.robots.sim:SimRobot",
     ("so101", "serial"): "dreamzero.robots.feetech.so101:So101",
     ("so101", "tcp"): "dreamzero.robots.feetech.so101:So101",
+    ("ur5e", "tcp"): "dreamzero.robots.ur.arm:UrRobot",
 }
 
 

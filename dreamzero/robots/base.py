@@ -21,6 +21,10 @@ class RobotFault(UserError):
     """The arm, its wire or its camera failed while in use: what, where, and what to look at."""
 
 
+class LinkLost(RobotFault):
+    """The wire is gone; ``Robot.reconnect()`` may bring it back."""
+
+
 @dataclass(frozen=True)
 class Features:
     """What an arm has, readable while it is disconnected.
@@ -155,6 +159,11 @@ class Robot(ABC):
         """Let go of wire and cameras; the features stay readable. Safe to call twice."""
         self.connected = False
         self._close()
+
+    def reconnect(self) -> None:
+        """Close and connect again, after a :class:`LinkLost`; raises what ``connect`` raises."""
+        self.close()
+        self.connect()
 
     def score(self) -> dict[str, object] | None:
         """Success and progress where the arm is simulated and knows; for scoring only."""

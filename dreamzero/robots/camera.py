@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..embodiments import Embodiment
 from ..errors import UserError
 from .base import RobotFault
 from .uri import CAMERA_SCHEMES, Uri, parse
@@ -25,6 +26,22 @@ class Camera(Protocol):
 def short(view: str) -> str:
     """Name of a view without the dataset's prefix: ``observation.images.front`` -> ``front``."""
     return view.rsplit(".", 1)[-1]
+
+
+def addresses(uri: Uri, card: Embodiment) -> dict[str, str]:
+    """View -> camera address, from an arm's ``camera=`` (the card's first view) and ``camera.side=``.
+
+    Views that the card does not know are recorded, not shown to the policy.
+    """
+    known = {short(view): view for view in card.views}
+    found = {}
+    for key, address in uri.query.items():
+        if key == "camera" and card.views:
+            found[card.views[0]] = address
+        elif key.startswith("camera."):
+            name = key.removeprefix("camera.")
+            found[known.get(name, f"observation.images.{name}")] = address
+    return found
 
 
 def open(address: str, size_px: tuple[int, int]) -> Camera:

@@ -41,8 +41,12 @@ class Uri:
 
     @property
     def hardware(self) -> bool:
-        """Whether something heavy may move: a wire that is not a pseudo-terminal."""
-        return self.scheme == "tcp" or (
+        """Whether something heavy may move: a wire that is no pseudo-terminal, and no emulator's.
+
+        An emulator on TCP cannot be told from a real arm behind a tunnel: it marks its own address
+        with ``emulated=1``.
+        """
+        return (self.scheme == "tcp" and self.query.get("emulated") != "1") or (
             self.scheme == "serial" and not os.path.realpath(self.path).startswith("/dev/pts/")
         )
 

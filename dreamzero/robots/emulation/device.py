@@ -15,7 +15,8 @@ class Wire(Protocol):
     """Where a client reaches the arm.
 
     Attributes:
-        address: URI without options (``serial:///dev/pts/3``, ``tcp://127.0.0.1:30004``).
+        address: URI, with the options that the wire needs (``serial:///dev/pts/3``,
+            ``tcp://127.0.0.1:30004?emulated=1``).
         port: what a person would call it: a device path, or host and port.
     """
 
@@ -95,6 +96,12 @@ class Emulated:
 ARMS = {
     "so101": Emulated(
         "tabletop_so101", "dreamzero.robots.feetech.servos:so101", "pty", "six STS3215 on a pty"
+    ),
+    "ur5e": Emulated(
+        "tabletop_ur5e",
+        "dreamzero.robots.ur.controller:Controller",
+        "tcp://127.0.0.1:0",
+        "an e-Series controller: RTDE, scripts, dashboard, Robotiq gripper",
     ),
 }
 

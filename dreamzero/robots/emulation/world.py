@@ -137,7 +137,9 @@ def serve(
     query = [f"camera=camera://127.0.0.1:{side.port}/{front}"]
     query += [f"camera.{v}=camera://127.0.0.1:{side.port}/{v}" for v in config.views[1:]]
     query += [f"width={config.size_px}", f"height={config.size_px}"]
-    ready({"port": wire.port, "side": side.port, "uri": f"{wire.address}?{'&'.join(query)}"})
+    mark = "&" if "?" in wire.address else "?"
+    uri = f"{wire.address}{mark}{'&'.join(query)}"
+    ready({"port": wire.port, "side": side.port, "uri": uri})
     try:
         world.run(stop)
     finally:

@@ -1,0 +1,343 @@
+"""The emulated controller's TCP servers: RTDE on the control loop's thread, the rest beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ...errors import UserError
+from ..clock import MonotonicClock, punctual
+from ..uri import parse
+from . import dashboard, gripper, primary
+from . import protocol as rtde
+from .controller import VERSION, Controller
+from .primary import Message
+from .protocol import IN_USE, NOT_FOUND, Kind, Level, NotRtde, Package, Recipe
+from .running import RATE_HZ, STEP_S
+from .variables import INPUTS, OUTPUTS
+
+# What an overloaded controller leaves out: it answers RTDE in one cycle of so many.
+_SLOW_CYCLES = 50
+_SCRIPT_BYTES = 1 << 16
+
+
+class Session:
+    """One RTDE client."""
+
+    def __init__(self, sock: socket.socket, controller: Controller, server: RtdeServer) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.inputs: dict[int, Recipe] = {}
+        self._sock, self._controller, self._server = sock, controller, server
+        self._parser = rtde.Parser()
+        self._outputs: Recipe | None = None
+        self._every, self._started, self._spoken = 1, False, 1
+        self._unsent = b""
+
+    def read(self) -> bool:
+        """Take what has come; false when the client has gone or sends nonsense."""
+        try:
+            data = self._sock.recv(1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            for package in self._parser.feed(data):
+                self._controller.packets += 1
+                self._take(package)
+        except NotRtde as error:
+            self._send(rtde.text(str(error), "RTDE", Level.EXCEPTION))
+            return False
+        return True
+
+    def write(self, cycle: int) -> bool:
+        """Send the state if it is due; what a slow client has no room for is left out."""
+        if self._unsent:
+            return self._send(b"")
+        if not self._started or self._outputs is None or cycle % self._every:
+            return True
+        values = self._controller.values
+        flat: list[Any] = []
+        for name in self._outputs.names:
+            flat += values[name]
+        return self._send(self._outputs.encode(flat))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def _send(self, data: bytes) -> bool:
+        data = self._unsent + data
+        try:
+            self._unsent = data[self._sock.send(data) :]
+        except BlockingIOError:
+            self._unsent = data
+        except OSError:
+            return False
+        return True
+
+    def _take(self, package: Package) -> None:
+        kind, payload = package.kind, package.payload
+        if kind == Kind.DATA_PACKAGE:
+            recipe = self.inputs.get(payload[0]) if payload else None
+            if recipe is None:
+                raise NotRtde("data for an input recipe that was not set up")
+            flat = recipe.flat(payload)
+            for name, place in recipe.at.items():
+                self._controller.write(name, flat[place])
+        elif kind == Kind.REQUEST_PROTOCOL_VERSION:
+            version = rtde.read_version_request(payload)
+            known = version in (1, rtde.VERSION)
+            self._spoken = version if known else self._spoken
+            self._send(rtde.answer(Kind(kind), known))
+        elif kind == Kind.GET_URCONTROL_VERSION:
+            self._send(rtde.controller_version(VERSION))
+        elif kind in (Kind.START, Kind.PAUSE):
+            ready = kind == Kind.PAUSE or self._outputs is not None
+            self._started = kind == Kind.START and ready
+            self._send(rtde.answer(Kind(kind), ready))
+        elif kind in (Kind.SETUP_OUTPUTS, Kind.SETUP_INPUTS):
+            if self._spoken != rtde.VERSION:
+                raise NotRtde("this emulator speaks RTDE protocol version 2 only")
+            self._set_up(Kind(kind), payload)
+
+    def _set_up(self, kind: Kind, payload: bytes) -> None:
+        if kind == Kind.SETUP_OUTPUTS:
+            frequency_hz, names = rtde.read_outputs_request(payload)
+            types = tuple(OUTPUTS[n].type if n in OUTPUTS else NOT_FOUND for n in names)
+            fits = bool(names) and NOT_FOUND not in types and 1 <= frequency_hz <= RATE_HZ
+            self._outputs = Recipe(1, names, types) if fits else None
+            self._every = int(RATE_HZ / frequency_hz) if fits else 1
+            identity = int(fits)
+        else:
+            names = rtde.read_names(payload)
+            types = tuple(INPUTS[n].type if n in INPUTS else NOT_FOUND for n in names)
+            taken = self._server.taken(self)
+            types = tuple(
+                IN_USE if n in taken else t for n, t in zip(names, types, strict=True)
+            )
+            fits = bool(names) and not {NOT_FOUND, IN_USE} & set(types) and len(self.inputs) < 255
+            identity = len(self.inputs) + 1 if fits else 0
+            if fits:
+                self.inputs[identity] = Recipe(identity, names, types)
+        self._send(rtde.setup_answer(kind, identity, types))
+
+
+class RtdeServer:
+    """The control loop at 500 Hz on absolute deadlines, and RTDE for any number of clients."""
+
+    def __init__(self, controller: Controller, host: str, port: int) -> None:
+        self.host, self.late = host, 0
+        self._controller = controller
+        self._sessions: list[Session] = []
+        self._listener: socket.socket | None = None
+        self._running = True
+        self.port = self.plug(port)
+        self._thread = threading.Thread(target=self._run, name="control loop", daemon=True)
+        self._thread.start()
+
+    def plug(self, port: int) -> int:
+        """Listen at a port (0: any free one); returns which."""
+        listener = _listen(self.host, port)
+        listener.setblocking(False)
+        self._listener = listener
+        return int(listener.getsockname()[1])
+
+    def unplug(self) -> None:
+        with self._controller.lock:
+            if self._listener is not None:
+                self._listener.close()
+            self._listener = None
+            for session in self._sessions:
+                session.close()
+            self._sessions = []
+
+    def close(self) -> None:
+        self._running = False
+        self._thread.join(1.0)
+        self.unplug()
+
+    def taken(self, by_others_than: Session) -> set[str]:
+        """Input variables that some other client controls."""
+        others = (s for s in self._sessions if s is not by_others_than)
+        return {n for s in others for recipe in s.inputs.values() for n in recipe.names}
+
+    def _run(self) -> None:
+        clock, controller = MonotonicClock(), self._controller
+        with punctual():
+            due = clock.now()
+            while self._running:
+                due += STEP_S
+                clock.sleep_until(due)
+                behind = int((clock.now() - due) / STEP_S)
+                if behind:
+                    # Deadlines are absolute: what was missed is not made up for.
+                    self.late += behind
+                    due += behind * STEP_S
+                with controller.lock:
+                    if not controller.frozen:
+                        self._cycle()
+
+    def _cycle(self) -> None:
+        controller = self._controller
+        talks = not controller.slow or controller.cycles % _SLOW_CYCLES == 0
+        if talks:
+            self._accept()
+            self._keep([s for s in self._sessions if not s.read()])
+        controller.cycle()
+        if talks:
+            cycle = controller.cycles
+            self._keep([s for s in self._sessions if not s.write(cycle)])
+
+    def _keep(self, lost: list[Session]) -> None:
+        for session in lost:
+            session.close()
+            self._sessions.remove(session)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            if self._listener is not None:
+                sock, _ = self._listener.accept()
+                self._sessions.append(Session(sock, self._controller, self))
+
+
+class LineServer:
+    """A server beside the control loop, with a thread for each client.
+
+    Args:
+        talk: one conversation, given the connection, until it returns or raises OSError.
+    """
+
+    def __init__(self, host: str, port: int, talk: Callable[[socket.socket], None]) -> None:
+        self._host, self._talk = host, talk
+        self._clients: set[socket.socket] = set()
+        self._listener: socketserver.ThreadingTCPServer | None = None
+        self.port = self.plug(port)
+
+    def plug(self, port: int) -> int:
+        talk, clients = self._talk, self._clients
+
+        class Conversation(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                clients.add(self.request)
+                with contextlib.suppress(OSError):
+                    talk(self.request)
+                clients.discard(self.request)
+
+        class Listener(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        try:
+            self._listener = Listener((self._host, port), Conversation)
+        except OSError as error:
+            raise UserError(f"cannot listen at {self._host}:{port}: {error}") from error
+        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+        return int(self._listener.server_address[1])
+
+    def unplug(self) -> None:
+        if self._listener is not None:
+            self._listener.shutdown()
+            self._listener.server_close()
+            self._listener = None
+        for sock in list(self._clients):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    close = unplug
+
+
+class ControllerWire:
+    """RTDE, primary interface, dashboard server and Robotiq URCap at one address.
+
+    At port 30004 the others take their own standard ports; at any other port free ones.
+
+    Args:
+        at: ``tcp://127.0.0.1:0``; port 0 is any free one.
+    """
+
+    def __init__(self, controller: Controller, at: str) -> None:
+        host, _, port = at.removeprefix("tcp://").rpartition(":")
+        if not at.startswith("tcp://") or not host or not port.isdigit():
+            raise UserError(f"a controller listens at tcp://127.0.0.1:0, not at {at!r}")
+        standard = int(port) == rtde.PORT
+        self._servers: list[RtdeServer | LineServer] = []
+        try:
+            for number, talk in (
+                (primary.PORT, lambda sock: _scripts(sock, controller)),
+                (dashboard.PORT, lambda sock: _dashboard(sock, controller)),
+                (gripper.PORT, lambda sock: _gripper(sock, controller)),
+            ):
+                self._servers.append(LineServer(host, number if standard else 0, talk))
+            self._servers.append(RtdeServer(controller, host, int(port)))
+        except BaseException:
+            self.close()
+            raise
+        scripts, board, fingers, rtde_ = (server.port for server in self._servers)
+        self.port = f"{host}:{rtde_}"
+        query = f"script_port={scripts}&dashboard_port={board}&gripper_port={fingers}"
+        self.address = str(parse(f"tcp://{self.port}?emulated=1&{query}"))
+
+    @property
+    def late(self) -> int:
+        """Control cycles that the emulator itself has missed."""
+        return self._servers[-1].late  # type: ignore[union-attr]
+
+    def unplug(self) -> None:
+        for server in self._servers:
+            server.unplug()
+
+    def replug(self) -> None:
+        self.unplug()
+        for server in self._servers:
+            server.plug(server.port)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+def _scripts(sock: socket.socket, controller: Controller) -> None:
+    """The primary interface: programs in, messages out."""
+
+    def tell(message: Message) -> None:
+        with contextlib.suppress(OSError):
+            sock.sendall(primary.encode(message))
+
+    forget = controller.listen_to_messages(tell)
+    try:
+        received = b""
+        while data := sock.recv(1 << 16):
+            received = (received + data)[-_SCRIPT_BYTES:]
+            while (end := received.find(b"\nend\n")) >= 0:
+                end += len(b"\nend\n")
+                controller.script(received[:end].decode("ascii", "replace"))
+                received = received[end:]
+    finally:
+        forget()
+
+
+def _dashboard(sock: socket.socket, controller: Controller) -> None:
+    sock.sendall(dashboard.GREETING.encode() + b"\n")
+    for line in sock.makefile("r", encoding="ascii", errors="replace"):
+        sock.sendall(controller.command(line.strip()).encode() + b"\n")
+
+
+def _gripper(sock: socket.socket, controller: Controller) -> None:
+    for line in sock.makefile("r", encoding="ascii", errors="replace"):
+        sock.sendall(controller.gripper_line(line.strip()).encode())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=8)
+    except OSError as error:
+        raise UserError(f"cannot listen at {host}:{port}: {error}") from error
