@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def add(subparsers: Any) -> None:
     """Add the verb to the command line."""
+    from ..robots.emulation.device import ARMS
+
     parser = subparsers.add_parser(
         "robot",
         help="emulate, run and identify arms",
@@ -33,8 +35,10 @@ def add(subparsers: Any) -> None:
         help="an arm that is not there, until Ctrl-C",
         epilog="example: dreamzero robot emulate so101 --task push-red-left",
     )
-    emulate.add_argument("robot", nargs="?", default="so101", help="so101")
-    emulate.add_argument("--at", default="pty", choices=["pty"], help="where it listens")
+    arms = "; ".join(f"{name}: {arm.what}" for name, arm in ARMS.items())
+    emulate.add_argument("robot", nargs="?", default="so101", choices=[*ARMS], help=arms)
+    places = ", ".join(f"{name}: {arm.at}" for name, arm in ARMS.items())
+    emulate.add_argument("--at", default="", help=f"where it listens (default: {places})")
     emulate.add_argument("--physics", default="tabletop", choices=["tabletop", "lag"])
     emulate.add_argument("--task", help="task key such as push-red-left (default: by seed)")
     emulate.add_argument("--suite", default="seen", help="which scenes")
@@ -85,6 +89,17 @@ def add(subparsers: Any) -> None:
     identify.add_argument("--json", action="store_true", help="as JSON")
     identify.set_defaults(function=_identify)
 
+    dashboard = verbs.add_parser(
+        "dashboard",
+        help="ask or command a UR controller: power, brakes, unlocking",
+        epilog="example: dreamzero robot dashboard --robot tcp://10.0.0.2:30004 "
+        "unlock protective stop",
+    )
+    dashboard.add_argument("--robot", required=True, help="tcp://10.0.0.2:30004")
+    dashboard.add_argument("command", nargs="*", help="words of it (default: how the arm is)")
+    dashboard.add_argument("--json", action="store_true", help="as JSON")
+    dashboard.set_defaults(function=_dashboard)
+
 
 def _help(parser: argparse.ArgumentParser) -> int:
     parser.print_help()
@@ -94,18 +109,25 @@ def _help(parser: argparse.ArgumentParser) -> int:
 def _emulate(args: argparse.Namespace) -> int:
     import threading
 
+    from ..robots.emulation.device import ARMS
     from ..robots.emulation.world import EmulatorConfig, serve
 
     config = EmulatorConfig(
-        robot=args.robot, physics=args.physics, task=args.task, suite=args.suite, seed=args.seed
+        robot=args.robot,
+        at=args.at,
+        physics=args.physics,
+        task=args.task,
+        suite=args.suite,
+        seed=args.seed,
     )
 
     def ready(where: dict[str, Any]) -> None:
         if args.json:
             print(json.dumps(where), flush=True)
             return
-        print(f"{args.robot} listens on {where['port']} (any baud); Ctrl-C ends it")
-        print(f"dreamzero robot run --policy hold --robot '{where['uri']}'", flush=True)
+        print(f"{args.robot} listens at {where['port']}; Ctrl-C ends it")
+        card = f" --embodiment {ARMS[args.robot].card}" if args.robot != "so101" else ""
+        print(f"dreamzero robot run{card} --policy hold --robot '{where['uri']}'", flush=True)
 
     try:
         serve(config, ready, threading.Event())
@@ -210,3 +232,15 @@ def _identify(args: argparse.Namespace) -> int:
             f"{link.name} ({link.detail}): no servo answers; check power and baud", file=sys.stderr
         )
     return 0 if found else 1
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from ..robots import parse
+    from ..robots.ur.dashboard import PORT, QUESTIONS, Dashboard
+
+    uri = parse(args.robot, ("tcp",))
+    commands = (" ".join(args.command),) if args.command else QUESTIONS
+    with Dashboard(uri.host, uri.number("dashboard_port", PORT)) as board:
+        answers = {command: board.ask(command) for command in commands}
+    print(json.dumps(answers) if args.json else "\n".join(answers.values()))
+    return 0

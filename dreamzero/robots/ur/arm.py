@@ -119,6 +119,10 @@ class UrRobot(Robot):
         """(RTDE variable -> newest value, when it came, on the clock); LinkLost if that is old."""
         return self.link.latest()
 
+    def unread(self, state: Mapping[str, Any]) -> int:
+        """Commands that the program on the controller had not read yet when it told ``state``."""
+        return int(self._sequence - state[self.program.echo]) & 0x7FFFFFFF
+
     def dashboard(self) -> dashboard.Dashboard:
         """A connection to the controller's dashboard server, also while disconnected."""
         port = self.uri.number("dashboard_port", dashboard.PORT)

@@ -17,16 +17,16 @@ import numpy as np
 
 from ...errors import UserError
 from ..emulation.device import Wire
-from . import dashboard, primary
+from . import dashboard, primary, protocol
 from .arm import JOINTS
 from .modes import SAFETY_BITS, RobotMode, RuntimeState, SafetyMode
 from .primary import Kind, Message
 from .program import NAME, Program, Refused, Status
-from .protocol import TYPES
-from .running import STEP_S, Running
+from .running import Running
 from .variables import INPUTS, OUTPUTS
 
 VERSION = (5, 11, 6, 0)
+CB3 = (3, 15, 7, 0)
 # How long a protective stop cannot be unlocked.
 _UNLOCK_S = 5.0
 _BIT = {name: 1 << i for i, name in enumerate(SAFETY_BITS)}
@@ -41,21 +41,37 @@ _GRIPPER = {"ACT": 0, "GTO": 0, "POS": 0, "SPE": 255, "FOR": 255}
 
 
 class Controller:
-    """An e-Series controller with a Robotiq gripper, which digital output 0 closes as well.
+    """A controller with a Robotiq gripper, which digital output 0 closes as well.
 
     Args:
+        version: of its software: ``VERSION`` (e-Series, 500 Hz) or ``CB3`` (125 Hz), or older ones,
+            which know fewer variables.
         now: wall clock in seconds; only the unlocking of a protective stop is counted in it.
+
+    Attributes:
+        speaks: RTDE protocol versions that it accepts.
+        inputs, outputs: variable -> type, of this version.
+        late: control cycles that the emulator itself has missed.
     """
 
     names = (*JOINTS, "gripper")
     faults = ("protective", "estop", "off", "local", "pause", "freeze", "delay", "stuck")
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        version: tuple[int, int, int, int] = VERSION,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.lock = threading.Lock()
-        self.values: dict[str, tuple[Any, ...]] = {
-            variable.name: (0,) * TYPES[variable.type][1]
+        self.version, self.speaks = version, (protocol.VERSION,)
+        self.step_s = 0.002 if version[0] >= 5 else 0.008
+        self.inputs, self.outputs = (
+            {v.name: v.type for v in table.values() if v.known_to(version)}
             for table in (INPUTS, OUTPUTS)
-            for variable in table.values()
+        )
+        self.values: dict[str, tuple[Any, ...]] = {
+            name: (0,) * protocol.TYPES[type_][1]
+            for name, type_ in (self.inputs | self.outputs).items()
         }
         self.values |= {"speed_scaling": (1.0,), "target_speed_fraction": (1.0,)}
         self.robot_mode, self.safety_mode = RobotMode.RUNNING, SafetyMode.NORMAL
@@ -63,7 +79,7 @@ class Controller:
         self.remote, self.frozen, self.slow = True, False, False
         self.running: Running | None = None
         self.gripper = dict(_GRIPPER)
-        self.packets = self.cycles = 0
+        self.packets = self.cycles = self.late = 0
         self._now = now
         self._tell: list[Callable[[Message], None]] = []
         self._here: tuple[float, ...] = (0.0,) * 6
@@ -76,9 +92,7 @@ class Controller:
 
     def goals(self) -> tuple[np.ndarray, np.ndarray]:
         with self.lock:
-            powered = (
-                self.robot_mode == RobotMode.RUNNING and self.safety_mode == SafetyMode.NORMAL
-            )
+            powered = self.robot_mode == RobotMode.RUNNING and self.safety_mode == SafetyMode.NORMAL
             live = [powered and not stuck for stuck in self._stuck]
             return np.array([*self._goal, self._grip_goal]), np.array([*live, powered])
 
@@ -124,6 +138,7 @@ class Controller:
             return {
                 "packets": self.packets,
                 "cycles": self.cycles,
+                "late_cycles": self.late,
                 "robot_mode": self.robot_mode.name,
                 "safety_mode": self.safety_mode.name,
                 "program": self.runtime.name,
@@ -146,7 +161,7 @@ class Controller:
                 self._goal = running.goal
             else:
                 self._end()
-        values["timestamp"] = (self.cycles * STEP_S,)
+        values["timestamp"] = (self.cycles * self.step_s,)
         values["target_q"] = tuple(self._goal)
         values["target_qd"] = tuple(running.speed) if running is not None else (0.0,) * 6
         values["robot_mode"] = (int(self.robot_mode),)
@@ -182,6 +197,8 @@ class Controller:
                 return
             try:
                 program = Program.parse(text)
+                if program.step_s != self.step_s:
+                    raise Refused(1, 1, f"a cycle takes {self.step_s} s, not {program.step_s} s")
             except Refused as why:
                 said = f"this emulator runs {NAME} only: {why}"
                 self._say(Message(Kind.RUNTIME_EXCEPTION, said, line=why.line, column=why.column))
@@ -197,15 +214,16 @@ class Controller:
     def command(self, line: str) -> str:
         """The dashboard server's answer to one line."""
         with self.lock:
-            if line in ("robotmode", "safetystatus", "programState", "is in remote control"):
-                return {
-                    "robotmode": f"Robotmode: {self.robot_mode.name}",
-                    "safetystatus": f"Safetystatus: {self.safety_mode.name}",
-                    "programState": f"{self.runtime.name} {NAME}",
-                    "is in remote control": str(self.remote).lower(),
-                }[line]
-            if line == "PolyscopeVersion":
-                return f"URSoftware {'.'.join(map(str, VERSION))} (Jan 01 2022)"
+            facts = {
+                "robotmode": f"Robotmode: {self.robot_mode.name}",
+                "safetymode": f"Safetymode: {self.safety_mode.name}",
+                "safetystatus": f"Safetystatus: {self.safety_mode.name}",
+                "programState": f"{self.runtime.name} {NAME}",
+                "is in remote control": str(self.remote).lower(),
+                "PolyscopeVersion": f"URSoftware {'.'.join(map(str, self.version))} (Jan 01 2022)",
+            }
+            if line in facts:
+                return facts[line]
             if line not in dashboard.COMMANDS:
                 return f"could not understand: {line}"
             if not self.remote:

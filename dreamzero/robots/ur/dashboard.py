@@ -8,8 +8,8 @@ Source: Universal Robots, "Dashboard Server e-Series, port 29999" (commands and 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Mapping
+from typing import Self
 
 from ...errors import UserError
 from ..base import LinkLost, RobotFault
@@ -22,10 +22,11 @@ LOCAL = "switch robot to Remote Control mode"
 # Command -> how its answer begins when it was done; empty where any answer is one.
 COMMANDS: Mapping[str, str] = {
     "robotmode": "Robotmode: ",
-    "safetystatus": "Safetystatus: ",
+    "safetymode": "Safetymode: ",
     "programState": "",
     "is in remote control": "",
     "PolyscopeVersion": "URSoftware ",
+    "safetystatus": "Safetystatus: ",
     "power on": "Powering on",
     "power off": "Powering off",
     "brake release": "Brake releasing",
@@ -60,7 +61,9 @@ class Dashboard:
         try:
             greeting = self._line()
             if not greeting.startswith(GREETING):
-                raise RobotFault(f"what answers at {self.name} is no dashboard server: {greeting!r}")
+                raise RobotFault(
+                    f"what answers at {self.name} is no dashboard server: {greeting!r}"
+                )
         except BaseException:
             self.close()
             raise
@@ -92,7 +95,7 @@ class Dashboard:
         return self.ask("robotmode").removeprefix("Robotmode: ")
 
     def safety_status(self) -> str:
-        """Such as "NORMAL" or "PROTECTIVE_STOP"."""
+        """Such as "NORMAL" or "PROTECTIVE_STOP" (software 5.4 and later)."""
         return self.ask("safetystatus").removeprefix("Safetystatus: ")
 
     def in_remote_control(self) -> bool:
@@ -119,7 +122,7 @@ class Dashboard:
         with contextlib.suppress(OSError):
             self._sock.close()
 
-    def __enter__(self) -> Dashboard:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +133,7 @@ class Dashboard:
             try:
                 data = self._sock.recv(4096)
             except OSError as error:
-                reason = "no answer" if isinstance(error, socket.timeout) else str(error)
+                reason = "no answer" if isinstance(error, TimeoutError) else str(error)
                 raise LinkLost(f"dashboard server at {self.name}: {reason}") from error
             if not data:
                 raise LinkLost(f"the dashboard server at {self.name} hung up")

@@ -9,7 +9,6 @@ meanings), and the URCap's own script functions, which use that port.
 from __future__ import annotations
 
 import re
-import socket
 import threading
 import time
 from typing import Protocol
@@ -46,7 +45,9 @@ class Robotiq:
         LinkLost: nobody answers there. RobotFault: it reports a fault, or does not become active.
     """
 
-    def __init__(self, host: str, port: int = PORT, move: bool = True, patience_s: float = 6.0) -> None:
+    def __init__(
+        self, host: str, port: int = PORT, move: bool = True, patience_s: float = 6.0
+    ) -> None:
         self.name = f"gripper at {host}:{port}"
         self._sock = connect(host, port, "Robotiq URCap", "is it installed and running?")
         self._sock.settimeout(1.0)
@@ -130,7 +131,7 @@ class Robotiq:
                 # "ack" has no line end, and a number may or may not have one.
                 if match := pattern.fullmatch(answer.strip()):
                     return match
-        except socket.timeout as error:
+        except TimeoutError as error:
             raise LinkLost(f"{self.name}: no answer to {request!r} but {answer!r}") from error
         except OSError as error:
             raise LinkLost(f"lost the {self.name}: {error}") from error

@@ -72,7 +72,9 @@ class RtdeLink:
         self._recipe: Recipe | None = None
         self._beat: Recipe | None = None
         try:
-            if not rtde.read_answer(self._ask(rtde.request_version(), Kind.REQUEST_PROTOCOL_VERSION)):
+            if not rtde.read_answer(
+                self._ask(rtde.request_version(), Kind.REQUEST_PROTOCOL_VERSION)
+            ):
                 raise RobotFault(
                     f"the controller at {self.name} does not speak RTDE protocol version "
                     f"{rtde.VERSION}: its software is too old (PolyScope 3.4 or 5.0 at least)"
@@ -148,10 +150,15 @@ class RtdeLink:
         table = OUTPUTS if kind == Kind.SETUP_OUTPUTS else INPUTS
         missing = [n for n, t in zip(names, types, strict=False) if t == NOT_FOUND]
         if missing:
-            needs = {table[name].since or "any" for name in missing if name in table}
+            since = max((table[name].since for name in missing if name in table), default="")
             raise RobotFault(
                 f"the controller at {self.name} (software {'.'.join(map(str, self.version))}) has no "
-                f"{', '.join(missing)}; PolyScope {', '.join(sorted(needs)) or 'of no version'} has"
+                f"{', '.join(missing)}"
+                + (
+                    f": they came with PolyScope {since}; ?registers=lower needs none"
+                    if since
+                    else ""
+                )
             )
         taken = [n for n, t in zip(names, types, strict=False) if t == IN_USE]
         if taken:

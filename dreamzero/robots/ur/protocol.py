@@ -94,7 +94,9 @@ def encode(kind: int, payload: bytes = b"") -> bytes:
     """One package as bytes; UserError where it does not fit the size field."""
     size = _HEAD.size + len(payload)
     if size > MAX_BYTES:
-        raise UserError(f"an RTDE package of {size} bytes does not fit the {MAX_BYTES} of its header")
+        raise UserError(
+            f"an RTDE package of {size} bytes does not fit the {MAX_BYTES} of its header"
+        )
     return _HEAD.pack(size, kind) + payload
 
 
@@ -150,7 +152,7 @@ def controller_version(version: tuple[int, int, int, int]) -> bytes:
 def read_controller_version(payload: bytes) -> tuple[int, int, int, int]:
     """(major, minor, bugfix, build) of the controller's software."""
     major, minor, bugfix, build = _unpack(">4I", payload, "controller version")
-    return major, minor, bugfix, build
+    return int(major), int(minor), int(bugfix), int(build)
 
 
 def read_outputs_request(payload: bytes) -> tuple[float, tuple[str, ...]]:
@@ -188,7 +190,9 @@ def read_text(payload: bytes) -> Text:
             raise IndexError
         return Text(_ascii(said), _ascii(by), Level(level))
     except (IndexError, ValueError) as error:
-        raise NotRtde(f"a text message that breaks off or has no level: {payload[:40]!r}") from error
+        raise NotRtde(
+            f"a text message that breaks off or has no level: {payload[:40]!r}"
+        ) from error
 
 
 @dataclass(frozen=True)

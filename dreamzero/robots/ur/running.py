@@ -8,9 +8,6 @@ from typing import Any
 
 from .program import Command, Program, Status
 
-RATE_HZ = 500.0
-STEP_S = 1 / RATE_HZ
-
 
 @dataclass
 class Running:
@@ -38,8 +35,8 @@ class Running:
 
     def step(self, values: dict[str, tuple[Any, ...]], here: tuple[float, ...]) -> bool:
         """One cycle; false when the program has ended."""
-        program = self.program
-        self.unbeaten_s += STEP_S
+        program, step_s = self.program, self.program.step_s
+        self.unbeaten_s += step_s
         if self.unbeaten_s > 1 / program.beat_hz:
             return False
         if self.stopping:
@@ -59,16 +56,16 @@ class Running:
                 self.status = Status.HOLDING
                 self.leave = command == Command.END
         else:
-            self.quiet_s += STEP_S
+            self.quiet_s += step_s
             if self.status == Status.FOLLOWING and self.quiet_s > program.patience_s:
                 self.status = Status.STALE
         values[program.status] = (int(self.status),)
         values[program.echo] = (self.last,)
         if self.status == Status.FOLLOWING and not self.leave:
-            share = 1 - math.exp(-STEP_S / program.lookahead_s)
+            share = 1 - math.exp(-step_s / program.lookahead_s)
             for i, target in enumerate(self.target):
                 move = (target - self.goal[i]) * share
-                self.speed[i] = move / STEP_S
+                self.speed[i] = move / step_s
                 self.goal[i] += move
             self.moving = True
         elif self.moving or self.leave:
@@ -77,8 +74,9 @@ class Running:
 
     def _brake(self) -> bool:
         """One cycle of stopj; whether anything still moves."""
-        most = self.program.stop_rad_s2 * STEP_S
+        step_s = self.program.step_s
+        most = self.program.stop_rad_s2 * step_s
         for i, speed in enumerate(self.speed):
             self.speed[i] = speed - math.copysign(min(abs(speed), most), speed)
-            self.goal[i] += self.speed[i] * STEP_S
+            self.goal[i] += self.speed[i] * step_s
         return any(self.speed)

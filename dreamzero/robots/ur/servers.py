@@ -14,11 +14,9 @@ from ..clock import MonotonicClock, punctual
 from ..uri import parse
 from . import dashboard, gripper, primary
 from . import protocol as rtde
-from .controller import VERSION, Controller
+from .controller import Controller
 from .primary import Message
 from .protocol import IN_USE, NOT_FOUND, Kind, Level, NotRtde, Package, Recipe
-from .running import RATE_HZ, STEP_S
-from .variables import INPUTS, OUTPUTS
 
 # What an overloaded controller leaves out: it answers RTDE in one cycle of so many.
 _SLOW_CYCLES = 50
@@ -35,7 +33,7 @@ class Session:
         self._sock, self._controller, self._server = sock, controller, server
         self._parser = rtde.Parser()
         self._outputs: Recipe | None = None
-        self._every, self._started, self._spoken = 1, False, 1
+        self._every, self._started, self._greeted = 1, False, False
         self._unsent = b""
 
     def read(self) -> bool:
@@ -94,36 +92,34 @@ class Session:
             for name, place in recipe.at.items():
                 self._controller.write(name, flat[place])
         elif kind == Kind.REQUEST_PROTOCOL_VERSION:
-            version = rtde.read_version_request(payload)
-            known = version in (1, rtde.VERSION)
-            self._spoken = version if known else self._spoken
-            self._send(rtde.answer(Kind(kind), known))
+            self._greeted = rtde.read_version_request(payload) in self._controller.speaks
+            self._send(rtde.answer(Kind(kind), self._greeted))
         elif kind == Kind.GET_URCONTROL_VERSION:
-            self._send(rtde.controller_version(VERSION))
+            self._send(rtde.controller_version(self._controller.version))
         elif kind in (Kind.START, Kind.PAUSE):
             ready = kind == Kind.PAUSE or self._outputs is not None
             self._started = kind == Kind.START and ready
             self._send(rtde.answer(Kind(kind), ready))
         elif kind in (Kind.SETUP_OUTPUTS, Kind.SETUP_INPUTS):
-            if self._spoken != rtde.VERSION:
-                raise NotRtde("this emulator speaks RTDE protocol version 2 only")
+            if not self._greeted:
+                raise NotRtde("no protocol version was agreed on, and version 1 is not spoken here")
             self._set_up(Kind(kind), payload)
 
     def _set_up(self, kind: Kind, payload: bytes) -> None:
+        controller = self._controller
         if kind == Kind.SETUP_OUTPUTS:
+            rate_hz = 1 / controller.step_s
             frequency_hz, names = rtde.read_outputs_request(payload)
-            types = tuple(OUTPUTS[n].type if n in OUTPUTS else NOT_FOUND for n in names)
-            fits = bool(names) and NOT_FOUND not in types and 1 <= frequency_hz <= RATE_HZ
+            types = tuple(controller.outputs.get(name, NOT_FOUND) for name in names)
+            fits = bool(names) and NOT_FOUND not in types and 1 <= frequency_hz <= rate_hz
             self._outputs = Recipe(1, names, types) if fits else None
-            self._every = int(RATE_HZ / frequency_hz) if fits else 1
+            self._every = int(rate_hz / frequency_hz) if fits else 1
             identity = int(fits)
         else:
             names = rtde.read_names(payload)
-            types = tuple(INPUTS[n].type if n in INPUTS else NOT_FOUND for n in names)
+            types = tuple(controller.inputs.get(name, NOT_FOUND) for name in names)
             taken = self._server.taken(self)
-            types = tuple(
-                IN_USE if n in taken else t for n, t in zip(names, types, strict=True)
-            )
+            types = tuple(IN_USE if n in taken else t for n, t in zip(names, types, strict=True))
             fits = bool(names) and not {NOT_FOUND, IN_USE} & set(types) and len(self.inputs) < 255
             identity = len(self.inputs) + 1 if fits else 0
             if fits:
@@ -132,10 +128,10 @@ class Session:
 
 
 class RtdeServer:
-    """The control loop at 500 Hz on absolute deadlines, and RTDE for any number of clients."""
+    """The control loop on absolute deadlines, and RTDE for any number of clients."""
 
     def __init__(self, controller: Controller, host: str, port: int) -> None:
-        self.host, self.late = host, 0
+        self.host = host
         self._controller = controller
         self._sessions: list[Session] = []
         self._listener: socket.socket | None = None
@@ -172,16 +168,17 @@ class RtdeServer:
 
     def _run(self) -> None:
         clock, controller = MonotonicClock(), self._controller
+        step_s = controller.step_s
         with punctual():
             due = clock.now()
             while self._running:
-                due += STEP_S
+                due += step_s
                 clock.sleep_until(due)
-                behind = int((clock.now() - due) / STEP_S)
+                behind = int((clock.now() - due) / step_s)
                 if behind:
                     # Deadlines are absolute: what was missed is not made up for.
-                    self.late += behind
-                    due += behind * STEP_S
+                    controller.late += behind
+                    due += behind * step_s
                 with controller.lock:
                     if not controller.frozen:
                         self._cycle()
@@ -285,11 +282,6 @@ class ControllerWire:
         self.port = f"{host}:{rtde_}"
         query = f"script_port={scripts}&dashboard_port={board}&gripper_port={fingers}"
         self.address = str(parse(f"tcp://{self.port}?emulated=1&{query}"))
-
-    @property
-    def late(self) -> int:
-        """Control cycles that the emulator itself has missed."""
-        return self._servers[-1].late  # type: ignore[union-attr]
 
     def unplug(self) -> None:
         for server in self._servers:

@@ -27,6 +27,12 @@ class Variable:
     meaning: str = ""
     since: str = ""
 
+    def known_to(self, version: tuple[int, ...]) -> bool:
+        """Whether a controller of that software, (major, minor, bugfix ...), has it."""
+        added = [tuple(map(int, part.split("."))) for part in self.since.split(" / ") if part]
+        own = [part for part in added if part[0] == version[0]]
+        return version >= own[0] if own else all(part[0] < version[0] for part in added)
+
 
 _REGISTERS = "3.4.0"
 _UPPER = "3.9.0 / 5.3.0"
@@ -90,7 +96,9 @@ OUTPUTS = _table(
     Variable("robot_mode", "INT32", "", "see modes.RobotMode"),
     Variable("joint_mode", "VECTOR6INT32", "", "control mode of each joint"),
     Variable("safety_mode", "INT32", "", "see modes.SafetyMode"),
-    Variable("safety_status", "INT32", "", "safety mode, with more kinds of stop", "3.10.0 / 5.4.0"),
+    Variable(
+        "safety_status", "INT32", "", "safety mode, with more kinds of stop", "3.10.0 / 5.4.0"
+    ),
     Variable("actual_tool_accelerometer", "VECTOR3D", "m/s^2", "acceleration at the tool"),
     Variable("speed_scaling", "DOUBLE", "1", "what the trajectory limiter leaves of the speed"),
     Variable("target_speed_fraction", "DOUBLE", "1", "speed slider"),
