@@ -224,17 +224,12 @@ class UrRobot(Robot):
         state, _ = self.link.latest()
         if wrong := modes.what_is_wrong(state["robot_mode"], state["safety_mode"]):
             raise RobotFault(f"{self}: {wrong}")
-        # Our own last one may still be ending; anybody else's is not ours to end.
-        deadline = time.monotonic() + _START_S
-        while self.link.latest()[0]["runtime_state"] == RuntimeState.PLAYING:
-            if time.monotonic() > deadline:
-                raise RobotFault(
-                    f"{self}: a program is running on the controller; end it on the pendant, or with "
-                    f"`dreamzero robot dashboard --robot {self.uri} stop`"
-                )
-            time.sleep(0.01)
         # A number that no earlier program has echoed, so that the echo is this one's.
         self._sequence = time.monotonic_ns() >> 10 & 0x7FFFFFFF
+        if state["runtime_state"] == RuntimeState.PLAYING:
+            # One of ours that a lost link left behind ends now; anybody else's is not ours to end.
+            self._command(Command.END, state["actual_q"])
+            self._await_end()
         self._command(Command.HOLD, self.link.latest()[0]["actual_q"])
         port = self.uri.number("script_port", primary.PORT)
         with connect(
@@ -244,6 +239,16 @@ class UrRobot(Robot):
             heard = self._await_start(sock)
         if heard:
             raise RobotFault(f"{self}: {NAME} did not start: {heard}")
+
+    def _await_end(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while self.link.latest()[0]["runtime_state"] == RuntimeState.PLAYING:
+            if time.monotonic() > deadline:
+                raise RobotFault(
+                    f"{self}: a program is running on the controller; end it on the pendant, or with "
+                    f"`dreamzero robot dashboard --robot {self.uri} stop`"
+                )
+            time.sleep(0.01)
 
     def _await_start(self, sock: socket.socket) -> str:
         """Empty when the program runs, else why it does not."""
