@@ -237,7 +237,7 @@ class LineServer:
             self._listener = Listener((self._host, port), Conversation)
         except OSError as error:
             raise UserError(f"cannot listen at {self._host}:{port}: {error}") from error
-        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
         return int(self._listener.server_address[1])
 
     def unplug(self) -> None:
