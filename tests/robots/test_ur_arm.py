@@ -120,8 +120,11 @@ def test_the_arm_goes_where_it_is_told_within_limits(rig: Rig) -> None:
 
 def test_stop_brakes_and_holds(rig: Rig) -> None:
     with rig.open() as arm:
-        target = shifted(arm, 0.5)
-        for _ in range(4):
+        start = arm.observe(views=()).state
+        target = shifted(arm, 3.0)
+        target[6] = 0.0
+        # Two commands lead no further than 4 periods at full speed.
+        for _ in range(2):
             arm.act(target)
             time.sleep(1 / 15)
         arm.stop()
@@ -129,10 +132,22 @@ def test_stop_brakes_and_holds(rig: Rig) -> None:
         assert until(lambda: arm.state()[0][status] == Status.HOLDING)
         assert until(lambda: max(map(abs, arm.state()[0]["actual_qd"])) < 1e-3)
         held = arm.observe(views=()).state
-        assert held[0] < target[0] - 0.01
+        assert start[0] + 0.01 < held[0] < target[0] - 0.5
         time.sleep(0.1)
-        np.testing.assert_allclose(arm.observe(views=()).state, held, atol=1e-3)
-        follow(arm, target)
+        np.testing.assert_allclose(arm.observe(views=()).state[:6], held[:6], atol=1e-3)
+        follow(arm, shifted(arm, 0.05))
+
+
+def test_stopping_does_not_loosen_the_grip(rig: Rig) -> None:
+    with rig.open() as arm:
+        closed = np.array([*shifted(arm, 0.0)[:6], 0.0])
+        assert until(lambda: arm.act(closed)[6] == 0.0)
+        # The fingers have met something on their way.
+        rig.world.device._grip = 0.4
+        arm.stop()
+        assert arm.guard.last[6] == 0.0
+        assert arm.act(arm.guard.last)[6] == 0.0
+        assert until(lambda: rig.controller.gripper["POS"] == 255)
 
 
 def test_a_silent_loop_is_held_and_goes_on(rig: Rig) -> None:
@@ -286,7 +301,10 @@ def test_a_cb3_is_streamed_at_its_own_rate(rig: Rig) -> None:
 
 
 def test_registers_in_use_are_named(rig: Rig) -> None:
-    with rig.open(), pytest.raises(RobotFault, match="input_double_register_24.* in use by another"):
+    with (
+        rig.open(),
+        pytest.raises(RobotFault, match="input_double_register_24.* in use by another"),
+    ):
         rig.open().connect()
 
 

@@ -275,4 +275,7 @@ def test_what_is_wrong_says_what_to_do() -> None:
     assert "unlock protective stop" in what_is_wrong(7, SafetyMode.PROTECTIVE_STOP)
     assert "brake release" in what_is_wrong(RobotMode.IDLE, 1)
     assert what_is_wrong(7, 99).startswith("SafetyMode 99")
+    assert "safeguard stopped, stopped due to safety: the pendant" in what_is_wrong(
+        7, 1, 1 << 4 | 1 << 10
+    )
     assert "BOOTING" in what_is_wrong(RobotMode.BOOTING, 1)

@@ -102,7 +102,9 @@ class UrRobot(Robot):
         self._link: RtdeLink | None = None
         self._targets: Recipe | None = None
         self._gripper: Gripper | None = None
-        self._sequence = 0
+        self._grip: float | None = None
+        # Number of the last command, and how many since the last that was no FOLLOW.
+        self._sequence = self._followed = 0
         self._cameras: dict[str, Camera] = {}
 
     def __str__(self) -> str:
@@ -129,15 +131,16 @@ class UrRobot(Robot):
         return dashboard.Dashboard(self.uri.host, port)
 
     def stop(self) -> None:
-        """Let the program brake the arm and hold it, and the gripper stay."""
+        """Let the program brake the arm and hold it; the gripper keeps what it was told."""
         if not self.connected:
             return
         pose = self._pose(self.observe(views=()))
+        if self._grip is not None:
+            # Where its fingers met something is not where they are pressing to.
+            pose[6] = self._grip
         self.guard.reset(pose, self.clock.now())
         if self.move:
             self._command(Command.HOLD, pose[:6])
-            if self._gripper is not None:
-                self._gripper.command(float(pose[6]))
 
     def _open(self) -> None:
         self._link = link = RtdeLink(self.uri.host, self.uri.port, self.clock)
@@ -179,7 +182,7 @@ class UrRobot(Robot):
             self._check()
             self._command(Command.FOLLOW, action[:6])
             if self._gripper is not None:
-                sent[6] = self._gripper.command(float(action[6]))
+                self._grip = sent[6] = self._gripper.command(float(action[6]))
         return sent
 
     def _close(self) -> None:
@@ -192,28 +195,38 @@ class UrRobot(Robot):
             self._gripper.close()
         for source in self._cameras.values():
             source.close()
-        self._link = self._targets = self._gripper = None
+        self._link = self._targets = self._gripper = self._grip = None
         self._cameras = {}
 
     def _command(self, command: Command, joints: np.ndarray | tuple[float, ...]) -> None:
         assert self._targets is not None
         # int32 on the wire; the program compares for equality only.
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        self._followed = self._followed + 1 if command == Command.FOLLOW else 0
         targets = joints.tolist() if isinstance(joints, np.ndarray) else joints
         self.link.write(self._targets.encode((*targets, self._sequence, command)))
 
+    def _able(self) -> Mapping[str, Any]:
+        """The newest state; RobotFault if the arm cannot move."""
+        state, _ = self.link.latest()
+        if wrong := modes.what_is_wrong(
+            state["robot_mode"], state["safety_mode"], state["safety_status_bits"]
+        ):
+            raise RobotFault(f"{self}: {wrong}")
+        return state
+
     def _check(self) -> None:
         """RobotFault if the arm would not follow."""
-        state, _ = self.link.latest()
-        if wrong := modes.what_is_wrong(state["robot_mode"], state["safety_mode"]):
-            raise RobotFault(f"{self}: {wrong}")
+        state = self._able()
         if state["runtime_state"] != RuntimeState.PLAYING:
             raise RobotFault(
                 f"{self}: the program that follows our targets is "
                 f"{modes.name(RuntimeState, state['runtime_state'])}, by the pendant, another client "
                 "or for want of a heartbeat; connect again to start it"
             )
-        if state[self.program.status] == Status.TOO_FAR:
+        # What a state told before our last HOLD was read is over.
+        fresh = self.unread(state) < self._followed
+        if state[self.program.status] == Status.TOO_FAR and fresh:
             raise RobotFault(
                 f"{self}: a joint is more than {self.program.leap_rad} rad from where it was told to "
                 "be, and the arm holds: is it blocked? stop() begins anew from where it is"
@@ -221,9 +234,7 @@ class UrRobot(Robot):
 
     def _start(self) -> None:
         """Upload the program, and wait until it holds the arm."""
-        state, _ = self.link.latest()
-        if wrong := modes.what_is_wrong(state["robot_mode"], state["safety_mode"]):
-            raise RobotFault(f"{self}: {wrong}")
+        state = self._able()
         # A number that no earlier program has echoed, so that the echo is this one's.
         self._sequence = time.monotonic_ns() >> 10 & 0x7FFFFFFF
         if state["runtime_state"] == RuntimeState.PLAYING:

@@ -85,14 +85,23 @@ def name(kind: type[IntEnum], value: int) -> str:
         return f"{kind.__name__} {value}"
 
 
-def what_is_wrong(robot_mode: int, safety_mode: int) -> str:
-    """Why the arm cannot move and what to do about it, one clause; empty if it can."""
+def what_is_wrong(robot_mode: int, safety_mode: int, safety_bits: int = 1) -> str:
+    """Why the arm cannot move and what to do about it, one clause; empty if it can.
+
+    Args:
+        robot_mode, safety_mode, safety_bits: ``robot_mode``, ``safety_mode`` and
+            ``safety_status_bits`` as RTDE has them.
+    """
     if safety_mode not in _MOVES:
         try:
             remedy = _REMEDIES[SafetyMode(safety_mode)]
         except (KeyError, ValueError):
             remedy = "the pendant says more"
         return f"{name(SafetyMode, safety_mode)}: {remedy}"
+    # Newer kinds of stop (enabling devices) have no safety mode, but the bit.
+    if safety_bits & STOPPED_DUE_TO_SAFETY:
+        bits = [bit for i, bit in enumerate(SAFETY_BITS) if safety_bits >> i & 1]
+        return f"{', '.join(bits)}: the pendant says more"
     if robot_mode != RobotMode.RUNNING:
         remedy = {
             RobotMode.POWER_OFF: "`power on`, then `brake release` on the dashboard",
