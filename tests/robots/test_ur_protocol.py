@@ -115,7 +115,7 @@ def test_every_type_survives_the_wire(data: st.DataObject, types: list[str]) -> 
     recipe = Recipe(3, names, tuple(types))
     payload = one(recipe.encode(flat)).payload
     assert recipe.flat(payload) == tuple(flat)
-    assert len(payload) == recipe.bytes_
+    assert len(payload) == recipe.payload_bytes
     decoded = recipe.decode(payload)
     assert list(decoded) == list(names)
     for name, type_ in zip(names, types, strict=True):

@@ -203,7 +203,7 @@ class Recipe:
         identity: recipe id, the first byte of each such package.
         names, types: variables and their types.
         at: variable -> its place among the flat values.
-        bytes_: length of a payload, the recipe id included.
+        payload_bytes: length of a payload, the recipe id included.
     """
 
     identity: int
@@ -232,7 +232,7 @@ class Recipe:
             object.__setattr__(self, attribute, value)
 
     @property
-    def bytes_(self) -> int:
+    def payload_bytes(self) -> int:
         return self._layout.size
 
     def encode(self, values: Sequence[float]) -> bytes:
