@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ...errors import UserError
 from ..base import LinkLost, RobotFault
+from ..clock import punctual
 from .link import RtdeLink, connect
 from .protocol import Recipe
 
@@ -102,16 +103,19 @@ class Robotiq:
 
     def _run(self) -> None:
         sent: int | None = None
-        try:
-            while not self._stopped:
-                if (wanted := self._wanted) is not None and wanted != sent:
-                    self._set("POS", wanted)
-                    sent = wanted
-                self._count = self._get("POS")
-                if self._news.wait(_POLL_S):
-                    self._news.clear()
-        except RobotFault as fault:
-            self._fault = fault
+        # Not for its own sake: a thread that is put aside while it holds the interpreter's lock keeps
+        # the one that streams waiting.
+        with punctual():
+            try:
+                while not self._stopped:
+                    if (wanted := self._wanted) is not None and wanted != sent:
+                        self._set("POS", wanted)
+                        sent = wanted
+                    self._count = self._get("POS")
+                    if self._news.wait(_POLL_S):
+                        self._news.clear()
+            except RobotFault as fault:
+                self._fault = fault
 
     def _set(self, name: str, value: int) -> None:
         self._ask(f"SET {name} {value}", re.compile(r"ack"))
