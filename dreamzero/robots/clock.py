@@ -62,29 +62,6 @@ class ManualClock:
         self._now_s = max(self._now_s, time_s)
 
 
-class _Interval:
-    """The switch interval is one for all threads: the last punctual one to end puts it back."""
-
-    lock = threading.Lock()
-    takers = 0
-    before_s = 0.0
-
-    @classmethod
-    def take(cls) -> None:
-        with cls.lock:
-            if not cls.takers:
-                cls.before_s = sys.getswitchinterval()
-                sys.setswitchinterval(0.0005)
-            cls.takers += 1
-
-    @classmethod
-    def give_back(cls) -> None:
-        with cls.lock:
-            cls.takers -= 1
-            if not cls.takers:
-                sys.setswitchinterval(cls.before_s)
-
-
 @contextmanager
 def punctual() -> Iterator[bool]:
     """Let the calling thread run before others, for a loop that sleeps most of the time.
@@ -111,3 +88,26 @@ def punctual() -> Iterator[bool]:
         _Interval.give_back()
         if granted and before is not None:
             os.sched_setscheduler(0, *before)
+
+
+class _Interval:
+    """The switch interval is one for all threads: the last punctual one to end puts it back."""
+
+    lock = threading.Lock()
+    takers = 0
+    before_s = 0.0
+
+    @classmethod
+    def take(cls) -> None:
+        with cls.lock:
+            if not cls.takers:
+                cls.before_s = sys.getswitchinterval()
+                sys.setswitchinterval(0.0005)
+            cls.takers += 1
+
+    @classmethod
+    def give_back(cls) -> None:
+        with cls.lock:
+            cls.takers -= 1
+            if not cls.takers:
+                sys.setswitchinterval(cls.before_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class So101(Robot):
             )
         self.uri = uri
         self.calibration = calib
-        self._camera_uris = camera.addresses(uri, card)
+        self._camera_uris = _camera_uris(uri, card)
         size = (uri.number("height", card.canvas_px[0]), uri.number("width", card.canvas_px[1]))
         views = {view: size for view in self._camera_uris}
         super().__init__(card, Features.from_card(card, views, calib.names), clock, move, speed)
@@ -124,3 +124,16 @@ class So101(Robot):
         for source in self._cameras.values():
             source.close()
         self._cameras = {}
+
+
+def _camera_uris(uri: Uri, card: Embodiment) -> Mapping[str, str]:
+    """View -> camera address. Views the card does not know are recorded, not shown to the policy."""
+    known = {camera.short(view): view for view in card.views}
+    found = {}
+    for key, address in uri.query.items():
+        if key == "camera" and card.views:
+            found[card.views[0]] = address
+        elif key.startswith("camera."):
+            name = key.removeprefix("camera.")
+            found[known.get(name, f"observation.images.{name}")] = address
+    return found
