@@ -10,7 +10,7 @@ import importlib
 
 from ..embodiments import Embodiment
 from ..errors import UserError
-from .base import Features, LinkLost, Robot, RobotFault
+from .base import Features, Robot, RobotFault
 from .emulation import Emulator, EmulatorConfig
 from .loop import run_episode
 from .policies import HoldPolicy, ReplayPolicy
@@ -25,7 +25,6 @@ __all__ = [
     "Guard",
     "HoldPolicy",
     "Limits",
-    "LinkLost",
     "ReplayPolicy",
     "Robot",
     "RobotFault",

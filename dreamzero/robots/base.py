@@ -22,7 +22,7 @@ class RobotFault(UserError):
 
 
 class LinkLost(RobotFault):
-    """The wire is gone; ``Robot.reconnect()`` may bring it back."""
+    """The wire is gone; `Robot.reconnect()` may bring it back."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +155,19 @@ class Robot(ABC):
             self.guard.reset(pose, self.clock.now())
             self._send(np.clip(pose, self.features.lower, self.features.upper))
 
+    def reconnect(self) -> None:
+        """Bring a lost wire back; the limits start again from the pose the arm is found in.
+
+        Raises:
+            UserError: it is not back yet; the arm is then disconnected.
+        """
+        self.close()
+        self.connect()
+
     def close(self) -> None:
         """Let go of wire and cameras; the features stay readable. Safe to call twice."""
         self.connected = False
         self._close()
-
-    def reconnect(self) -> None:
-        """Close and connect again, after a :class:`LinkLost`; raises what ``connect`` raises."""
-        self.close()
-        self.connect()
 
     def score(self) -> dict[str, object] | None:
         """Success and progress where the arm is simulated and knows; for scoring only."""

@@ -12,7 +12,8 @@ import pytest
 
 from dreamzero import embodiments, robots
 from dreamzero.errors import UserError
-from dreamzero.robots import LinkLost, ReplayPolicy, RobotFault, run_episode
+from dreamzero.robots import ReplayPolicy, RobotFault, run_episode
+from dreamzero.robots.base import LinkLost
 from dreamzero.robots.emulation.world import EmulatorConfig, World
 from dreamzero.robots.ur import dashboard, gripper
 from dreamzero.robots.ur import protocol as rtde

@@ -16,7 +16,8 @@ import pytest
 from dreamzero import embodiments, robots
 from dreamzero.cli import main
 from dreamzero.errors import UserError
-from dreamzero.robots import Emulator, LinkLost, ReplayPolicy, run_episode
+from dreamzero.robots import Emulator, ReplayPolicy, run_episode
+from dreamzero.robots.base import LinkLost
 from dreamzero.robots.ur.bench import stream
 
 CARD = embodiments.get("tabletop_ur5e")
