@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..robots.emulation.device import ARMS
 from . import _impairments, _robot_calibrate, _robot_identify
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 def add(subparsers: Any) -> None:
     """Add the verb to the command line."""
+    from ..robots.emulation.device import ARMS
+
     parser = subparsers.add_parser(
         "robot",
         help="emulate, run, identify and calibrate arms",
@@ -33,10 +34,10 @@ def add(subparsers: Any) -> None:
         help="an arm that is not there, until Ctrl-C",
         epilog="example: dreamzero robot emulate so101 --task push-red-left",
     )
-    emulate.add_argument("robot", nargs="?", default="so101", help=f"one of {', '.join(ARMS)}")
-    emulate.add_argument(
-        "--at", default="", help="where it listens: pty, udp://127.0.0.1:47800?key=FILE ..."
-    )
+    arms = "; ".join(f"{name}: {arm.what}" for name, arm in ARMS.items())
+    emulate.add_argument("robot", nargs="?", default="so101", choices=[*ARMS], help=arms)
+    places = ", ".join(f"{name}: {arm.at}" for name, arm in ARMS.items())
+    emulate.add_argument("--at", default="", help=f"where it listens (default: {places})")
     emulate.add_argument("--physics", default="", choices=["tabletop", "lag"])
     emulate.add_argument("--task", help="task key such as push-red-left (default: by seed)")
     emulate.add_argument("--suite", default="seen", help="which scenes")
@@ -81,6 +82,17 @@ def add(subparsers: Any) -> None:
 
     _robot_identify.add(verbs)
     _robot_calibrate.add(verbs)
+
+    dashboard = verbs.add_parser(
+        "dashboard",
+        help="ask or command a UR controller: power, brakes, unlocking",
+        epilog="example: dreamzero robot dashboard --robot tcp://10.0.0.2:30004 "
+        "unlock protective stop",
+    )
+    dashboard.add_argument("--robot", required=True, help="tcp://10.0.0.2:30004")
+    dashboard.add_argument("command", nargs="*", help="words of it (default: how the arm is)")
+    dashboard.add_argument("--json", action="store_true", help="as JSON")
+    dashboard.set_defaults(function=_dashboard)
 
 
 def _help(parser: argparse.ArgumentParser) -> int:
@@ -165,3 +177,15 @@ def _tell(log: RunLog, as_json: bool) -> None:
         print(f"  {name:24s} {value:10.3f}".rstrip("0").rstrip("."))
     if log.score is not None:
         print("  " + ", ".join(f"{key}: {value}" for key, value in log.score.items()))
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from ..robots import parse
+    from ..robots.ur.dashboard import PORT, QUESTIONS, Dashboard
+
+    uri = parse(args.robot, ("tcp",))
+    commands = (" ".join(args.command),) if args.command else QUESTIONS
+    with Dashboard(uri.host, uri.number("dashboard_port", PORT)) as board:
+        answers = {command: board.ask(command) for command in commands}
+    print(json.dumps(answers) if args.json else "\n".join(answers.values()))
+    return 0

@@ -50,6 +50,7 @@ DRIVERS = {
         for robot in ("koch", "openmanipulator_x", "vx300s")
         for scheme in ("serial", "tcp")
     },
+    ("ur5e", "tcp"): "dreamzero.robots.ur.arm:UrRobot",
 }
 
 

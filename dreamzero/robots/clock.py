@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,7 @@ def punctual() -> Iterator[bool]:
     Yields:
         Whether real-time scheduling was granted.
     """
-    interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
+    _Interval.take()
     before = None
     try:
         before = os.sched_getscheduler(0), os.sched_getparam(0)
@@ -85,6 +85,29 @@ def punctual() -> Iterator[bool]:
     try:
         yield granted
     finally:
-        sys.setswitchinterval(interval_s)
+        _Interval.give_back()
         if granted and before is not None:
             os.sched_setscheduler(0, *before)
+
+
+class _Interval:
+    """The switch interval is one for all threads: the last punctual one to end puts it back."""
+
+    lock = threading.Lock()
+    takers = 0
+    before_s = 0.0
+
+    @classmethod
+    def take(cls) -> None:
+        with cls.lock:
+            if not cls.takers:
+                cls.before_s = sys.getswitchinterval()
+                sys.setswitchinterval(0.0005)
+            cls.takers += 1
+
+    @classmethod
+    def give_back(cls) -> None:
+        with cls.lock:
+            cls.takers -= 1
+            if not cls.takers:
+                sys.setswitchinterval(cls.before_s)

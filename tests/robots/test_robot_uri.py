@@ -32,6 +32,7 @@ def test_what_moves_by_itself_is_known() -> None:
     assert not parse("serial:///dev/pts/7").hardware
     assert not parse("sim://so101").hardware
     assert parse("tcp://10.0.0.2:4000").hardware
+    assert not parse("tcp://127.0.0.1:4000?emulated=1").hardware
 
 
 @pytest.mark.parametrize(

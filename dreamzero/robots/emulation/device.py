@@ -133,6 +133,12 @@ ARMS = {
         "seven XM540 and two XM430 on a pty",
         body=None,
     ),
+    "ur5e": Emulated(
+        "tabletop_ur5e",
+        "dreamzero.robots.ur.controller:Controller",
+        "tcp://127.0.0.1:0",
+        "an e-Series controller: RTDE, scripts, dashboard, Robotiq gripper",
+    ),
 }
 
 

@@ -31,7 +31,7 @@ class Emulator:
 
     Attributes:
         uri: address for ``robots.open``, camera included.
-        port: the pseudo-terminal alone.
+        port: where it listens: a pseudo-terminal, or host and port.
 
     Raises:
         UserError: it could not start; the reason is the child's last line.
@@ -88,7 +88,7 @@ class Emulator:
 
     def fault(self, kind: str, joint: int = 0) -> None:
         """Break something: "unplug" and "replug" the cable, or one of the device's own kinds
-        ("silent", "stuck", "overload") at one joint, and "mend" it."""
+        (a servo's "silent", a controller's "protective") at one joint, and "mend" it."""
         self._ask({"do": "fault", "kind": kind, "joint": joint})
 
     def close(self) -> None:
