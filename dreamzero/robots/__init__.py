@@ -10,25 +10,33 @@ import importlib
 
 from ..embodiments import Embodiment
 from ..errors import UserError
-from .base import Features, Robot, RobotFault
+from .base import Features, LinkLost, Recipe, Robot, RobotFault, Stopped
 from .emulation import Emulator, EmulatorConfig
-from .loop import run_episode
+from .episode import run_episode
+from .estop import EStop
+from .options import Options
 from .policies import HoldPolicy, ReplayPolicy
 from .runlog import RunLog
 from .safety import Guard, Limits, Watchdog
 from .uri import Uri, parse
+from .workspace import Workspace
 
 __all__ = [
+    "EStop",
     "Emulator",
     "EmulatorConfig",
     "Features",
     "Guard",
     "HoldPolicy",
     "Limits",
+    "LinkLost",
+    "Options",
+    "Recipe",
     "ReplayPolicy",
     "Robot",
     "RobotFault",
     "RunLog",
+    "Stopped",
     "Uri",
     "Watchdog",
     "open",
@@ -45,7 +53,15 @@ DRIVERS = {
 }
 
 
-def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float = 1.0) -> Robot:
+def open(
+    uri: str,
+    card: Embodiment,
+    *,
+    move: bool | None = None,
+    speed: float = 1.0,
+    step_rad: float | None = None,
+    workspace_m: tuple[tuple[float, float], ...] | None = None,
+) -> Robot:
     """The arm at an address, not yet connected.
 
     Args:
@@ -54,9 +70,13 @@ def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float =
         card: embodiment card that the policy was trained for.
         move: false is a dry run. Left out, emulated and simulated arms move and hardware does not.
         speed: part of the card's joint velocities that is allowed, in (0, 1].
+        step_rad: most that one command may differ from the one before, however much time has passed.
+        workspace_m: ``((x_low, x_high), (y_low, y_high), (z_low, z_high))``, a box from the arm's foot
+            (x ahead, z up) that the tip of the tool stays in.
 
     Raises:
-        UserError: the address is wrong, or no driver knows the card's robot there.
+        UserError: the address is wrong, no driver knows the card's robot there, or the shape of
+            this arm is not known and so no box can be kept.
     """
     where = parse(uri)
     moves = not where.hardware if move is None else move
@@ -70,4 +90,7 @@ def open(uri: str, card: Embodiment, *, move: bool | None = None, speed: float =
     made: Robot = getattr(importlib.import_module(module), name)(
         where, card, move=moves, speed=speed
     )
+    made.guard = Guard(Limits.from_card(card, speed, step_rad), Workspace.of(card, workspace_m))
+    made.recipe = Recipe(uri, card, moves, speed, step_rad, workspace_m)
+    made.estop = EStop(where)
     return made

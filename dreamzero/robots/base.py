@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,11 +14,45 @@ from ..embodiments import Embodiment
 from ..errors import UserError
 from ..types import Observation
 from .clock import Clock, MonotonicClock
+from .estop import EStop
 from .safety import Decision, Guard, Limits
 
 
 class RobotFault(UserError):
     """The arm, its wire or its camera failed while in use: what, where, and what to look at."""
+
+
+class LinkLost(RobotFault):
+    """The wire is gone; `Robot.reconnect()` may bring it back."""
+
+
+class Stopped(RobotFault):
+    """Somebody pressed the emergency stop; nothing moves until it is cleared."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``robots.open`` was asked for: enough to open the arm again, in another process.
+
+    Attributes:
+        uri, card, move, speed, step_rad, workspace_m: its arguments, ``move`` decided.
+    """
+
+    uri: str
+    card: Embodiment
+    move: bool
+    speed: float = 1.0
+    step_rad: float | None = None
+    workspace_m: tuple[tuple[float, float], ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"card": self.card.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        box = data["workspace_m"]
+        box = box and tuple((float(low), float(high)) for low, high in box)
+        return cls(**(data | {"card": Embodiment.from_json(data["card"]), "workspace_m": box}))
 
 
 @dataclass(frozen=True)
@@ -80,7 +114,17 @@ class Robot(ABC):
         clock: what ``time_s`` is counted in; a simulated arm turns its own.
         move: false is a dry run: everything is computed and reported, nothing is sent.
         speed: part of the card's velocities that is allowed, in (0, 1].
+
+    Attributes:
+        guard: the limits that every command goes through.
+        decision: what they made of the last one.
+        recipe: how ``robots.open`` made this arm; None for one made by hand, which stays in this
+            process.
+        estop: the emergency stop it obeys; None for one that has no address.
     """
+
+    recipe: Recipe | None = None
+    estop: EStop | None = None
 
     def __init__(
         self,
@@ -138,9 +182,13 @@ class Robot(ABC):
             float32 ``[a]``: what was really sent, counted in the motors' own steps.
 
         Raises:
-            UserError: wrong width. RobotFault: not connected, or the wire failed.
+            UserError: wrong width. RobotFault: not connected, or the wire failed. Stopped: somebody
+                pressed the emergency stop; the arm holds where it is.
         """
         self._need_connection()
+        if self.estop is not None and (why := self.estop.pressed()):
+            self.stop()
+            raise Stopped(f"{self} was stopped {why}; 'dreamzero robot stop --clear' frees it")
         self.decision = self.guard.check(action, self.clock.now())
         return np.asarray(self._send(self.decision.action), dtype=np.float32)
 
@@ -151,10 +199,35 @@ class Robot(ABC):
             self.guard.reset(pose, self.clock.now())
             self._send(np.clip(pose, self.features.lower, self.features.upper))
 
+    def reconnect(self) -> None:
+        """Bring a lost wire back; the limits start again from the pose the arm is found in.
+
+        Raises:
+            UserError: it is not back yet; the arm is then disconnected.
+        """
+        self.close()
+        self.connect()
+
+    def relax(self) -> None:
+        """Let the motors go limp; the arm may sink.
+
+        Raises:
+            UserError: this arm cannot. RobotFault: not connected, or the wire failed.
+        """
+        self._need_connection()
+        if self.move:
+            self._relax()
+
     def close(self) -> None:
         """Let go of wire and cameras; the features stay readable. Safe to call twice."""
         self.connected = False
         self._close()
+
+    def lend(self) -> None:
+        """As ``close``, but the motors keep holding whatever the address says: somebody else takes
+        the wire now."""
+        self.connected = False
+        self._let_go()
 
     def score(self) -> dict[str, object] | None:
         """Success and progress where the arm is simulated and knows; for scoring only."""
@@ -195,6 +268,13 @@ class Robot(ABC):
     @abstractmethod
     def _send(self, action: np.ndarray) -> np.ndarray:
         """Send float ``[a]`` (unless ``move`` is false) and return it as the motors count it."""
+
+    def _relax(self) -> None:
+        raise UserError(f"{self} cannot relax its motors: choose another end")
+
+    def _let_go(self) -> None:
+        """Let go of wire and cameras without a word to the motors."""
+        self._close()
 
     @abstractmethod
     def _close(self) -> None: ...

@@ -159,7 +159,7 @@ def test_the_simulated_arm_repeats_the_simulator_bit_for_bit() -> None:
         log = run_episode(arm, ReplayPolicy(CARD, actions), arm.instruction, max_chunks=3)
     assert log.score is not None
     assert log.score["success"]
-    assert log.counts == {"refused": 0, "position": 0, "velocity": 0}
+    assert not any(log.counts.values())
     np.testing.assert_array_equal(log.sent, actions)
     env = Tabletop("so101")
     env.reset(options={"scene": scene("push-red-left", "seen", 3)})

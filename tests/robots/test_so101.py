@@ -159,9 +159,10 @@ def test_a_pulled_cable_ends_the_run_with_one_sentence(pty_arm) -> None:
         return think()
 
     policy.act = act_and_pull
-    log = run_episode(arm, policy, "hold", max_chunks=2)
+    log = run_episode(arm, policy, "hold", max_chunks=2, reconnect_s=0)
     arm.close()
     assert log.ended == "fault"
+    assert [fault.back_s for fault in log.faults] == [None]
     assert pty_arm.wire.port in log.fault
     assert "cable" in log.fault
     with pytest.raises(RobotFault, match="cable"):

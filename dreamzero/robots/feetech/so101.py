@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class So101(Robot):
         size = (uri.number("height", card.canvas_px[0]), uri.number("width", card.canvas_px[1]))
         views = {view: size for view in self._camera_uris}
         super().__init__(card, Features.from_card(card, views, calib.names), clock, move, speed)
-        self._relax = uri.query.get("relax") == "1"
+        self._relax_on_close = uri.query.get("relax") == "1"
         self._open_link = link
         self._bus: Bus | None = None
         self._cameras: dict[str, Camera] = {}
@@ -83,6 +84,12 @@ class So101(Robot):
         return self._bus
 
     def _open(self) -> None:
+        self._open_bus()
+        for view, address in self._camera_uris.items():
+            self._cameras[view] = camera.open(address, self.features.views[view])
+        self._take_hold()
+
+    def _open_bus(self) -> None:
         self._bus = Bus(self._open_link(self.uri))
         ids = self.calibration.ids
         for servo, model in self._bus.sync_read(_MODEL, ids).items():
@@ -91,12 +98,13 @@ class So101(Robot):
                     f"{self}: servo id {servo} says it is model {model}, not an STS3215 "
                     f"({feetech.MODEL_STS3215})"
                 )
-        for view, address in self._camera_uris.items():
-            self._cameras[view] = camera.open(address, self.features.views[view])
+
+    def _take_hold(self) -> None:
         if self.move:
-            self._bus.sync_write(_GOAL, self._bus.sync_read(_POSITION, ids))
+            ids = self.calibration.ids
+            self.bus.sync_write(_GOAL, self.bus.sync_read(_POSITION, ids))
             for servo in ids:
-                self._bus.write(servo, _TORQUE, 1)
+                self.bus.write(servo, _TORQUE, 1)
 
     def _observe(self, views: tuple[str, ...]) -> Observation:
         ticks = self.bus.sync_read(_POSITION, self.calibration.ids)
@@ -112,18 +120,40 @@ class So101(Robot):
             self.bus.sync_write(_GOAL, ticks)
         return self.calibration.to_values(ticks)
 
+    def reconnect(self) -> None:
+        """As for every arm, but the cameras stay open: they hang on wires of their own."""
+        self.connected = False
+        self._drop_bus()
+        try:
+            self._open_bus()
+            self._take_hold()
+            self.connected = True
+            self.guard.reset(self._pose(self.observe(views=())), self.clock.now())
+        except BaseException:
+            self.connected = False
+            self._drop_bus()
+            raise
+
+    def _relax(self) -> None:
+        self.bus.sync_write(_TORQUE, dict.fromkeys(self.calibration.ids, 0))
+
     def _close(self) -> None:
-        if self._bus is not None:
-            try:
-                if self._relax and self.move:
-                    self._bus.sync_write(_TORQUE, dict.fromkeys(self.calibration.ids, 0))
-            except RobotFault:
-                pass  # the wire is gone, and with it the wish
-            self._bus.link.close()
-            self._bus = None
+        # A wire that is gone takes the wish with it.
+        with suppress(RobotFault):
+            if self._relax_on_close and self.move:
+                self._relax()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._drop_bus()
         for source in self._cameras.values():
             source.close()
         self._cameras = {}
+
+    def _drop_bus(self) -> None:
+        if self._bus is not None:
+            self._bus.link.close()
+            self._bus = None
 
 
 def _camera_uris(uri: Uri, card: Embodiment) -> Mapping[str, str]:
