@@ -106,7 +106,9 @@ def _add_safety(group: Any) -> None:
     moving.add_argument(
         "--dry-run", action="store_true", help="send nothing, not even to an emulator"
     )
-    group.add_argument("--speed", type=float, default=1.0, help="part of the joint velocities allowed")
+    group.add_argument(
+        "--speed", type=float, default=1.0, help="part of the joint velocities allowed"
+    )
     group.add_argument(
         "--max-step", type=float, metavar="RAD", help="most change of a joint in one command"
     )
@@ -266,7 +268,11 @@ def _tell(log: RunLog, args: argparse.Namespace) -> None:
         return
     print(f"ended: {log.ended}" + (f": {log.fault}" if log.fault else ""))
     for fault in log.faults:
-        back = "never back" if fault.back_s is None else f"back after {fault.back_s - fault.time_s:.2f} s"
+        back = (
+            "never back"
+            if fault.back_s is None
+            else f"back after {fault.back_s - fault.time_s:.2f} s"
+        )
         print(f"  fault at {fault.time_s:.2f} s, {back}: {fault.text}")
     for name, value in summary.items():
         print(f"  {name:24s} {value:10.3f}".rstrip("0").rstrip("."))

@@ -121,10 +121,14 @@ class Robot(ABC):
         recipe: how ``robots.open`` made this arm; None for one made by hand, which stays in this
             process.
         estop: the emergency stop it obeys; None for one that has no address.
+        lent: it is being closed for somebody else to take over.
+        within_s: what ``observe`` was given, for drivers.
     """
 
     recipe: Recipe | None = None
     estop: EStop | None = None
+    lent = False
+    within_s: float | None = None
 
     def __init__(
         self,
@@ -159,8 +163,14 @@ class Robot(ABC):
             self.close()
             raise
 
-    def observe(self, views: Collection[str] | None = None) -> Observation:
+    def observe(
+        self, views: Collection[str] | None = None, within_s: float | None = None
+    ) -> Observation:
         """State now and the newest frame of each view (all of them, or only ``views``).
+
+        Args:
+            within_s: commands are due again then. A driver that has to ask may give its last reading
+                (with its time) where no answer comes so soon, unless that keeps happening.
 
         Returns:
             frames uint8 ``[h, w, 3]``, state float32 ``[s]`` in SI units, ``time_s`` on the clock.
@@ -173,6 +183,7 @@ class Robot(ABC):
         for view in wanted:
             if view not in self.features.views:
                 raise UserError(f"{self}: no view {view!r}; it has {list(self.features.views)}")
+        self.within_s = within_s
         return self._observe(wanted)
 
     def act(self, action: np.ndarray) -> np.ndarray:
@@ -214,9 +225,7 @@ class Robot(ABC):
         Raises:
             UserError: this arm cannot. RobotFault: not connected, or the wire failed.
         """
-        self._need_connection()
-        if self.move:
-            self._relax()
+        raise UserError(f"{self} cannot relax its motors: choose another end")
 
     def close(self) -> None:
         """Let go of wire and cameras; the features stay readable. Safe to call twice."""
@@ -226,8 +235,11 @@ class Robot(ABC):
     def lend(self) -> None:
         """As ``close``, but the motors keep holding whatever the address says: somebody else takes
         the wire now."""
-        self.connected = False
-        self._let_go()
+        self.lent = True
+        try:
+            self.close()
+        finally:
+            self.lent = False
 
     def score(self) -> dict[str, object] | None:
         """Success and progress where the arm is simulated and knows; for scoring only."""
@@ -269,12 +281,6 @@ class Robot(ABC):
     def _send(self, action: np.ndarray) -> np.ndarray:
         """Send float ``[a]`` (unless ``move`` is false) and return it as the motors count it."""
 
-    def _relax(self) -> None:
-        raise UserError(f"{self} cannot relax its motors: choose another end")
-
-    def _let_go(self) -> None:
-        """Let go of wire and cameras without a word to the motors."""
-        self._close()
-
     @abstractmethod
-    def _close(self) -> None: ...
+    def _close(self) -> None:
+        """Let go of wire and cameras; while ``lent`` is true without a word to the motors."""

@@ -144,11 +144,17 @@ class Loop:
 
     def _tick(self, due: float) -> str:
         """One command and one reading; what ended the run, or ""."""
-        if self.anew and not self.mind.busy:
-            self._look(due)
-            self._ask(due)
+        # A clock that waits lets an answer come within the tick that asks. Else the command goes first,
+        # so that no reading delays it.
+        waits = self.robot.clock.simulated
+        if waits:
+            self._begin_anew(due)
         self._adopt(due)
         moved = self._command(due)
+        if not waits:
+            if not moved:
+                self._hold(due)
+            self._begin_anew(due)
         if self._observe(due):
             self.boundaries += 1
             limit = self.options.max_chunks
@@ -159,11 +165,17 @@ class Loop:
                 return "done"
             self._ask(due)
             self._adopt(due)
-        if not moved and not self._command(due):
-            self._hold(due)
-            if self.watchdog.expired(self.robot.clock.now()):
-                return "watchdog"
-        return ""
+        if waits and not moved:
+            moved = self._command(due)
+            if not moved:
+                self._hold(due)
+        return "watchdog" if not moved and self.watchdog.expired(self.robot.clock.now()) else ""
+
+    def _begin_anew(self, due: float) -> None:
+        """Ask with one fresh frame, at the start and after an outage."""
+        if self.anew and not self.mind.busy:
+            self._look(due)
+            self._ask(due)
 
     def _recover(self, error: LinkLost) -> None:
         """Wait for the wire; raises ``error`` if it stays away."""
@@ -311,7 +323,7 @@ class Loop:
             if waiting and due - self.pictured_s >= 1 / self.card.video_hz - EPS_S:
                 self._look(due, count=0)
             else:
-                self._read(self.robot.observe(views=()))
+                self._read(self.robot.observe((), self._left_s(due)))
             return False
         # Never past a boundary in one go: a policy is given whole blocks.
         self._look(due, min(wanted, self.frames - self.taken % self.frames))
@@ -321,13 +333,17 @@ class Loop:
 
     def _look(self, due: float, count: int = 1) -> None:
         """Take a picture of every view, for the policy unless ``count`` is 0."""
-        observation = self.robot.observe()
+        observation = self.robot.observe(within_s=self._left_s(due))
         self._read(observation)
         self.journal.frame(due, observation, max(count, 1), shown=count > 0)
         self.pictured_s = due
         if count:
             self.taken += count
             self.newest_s = observation.time_s
+
+    def _left_s(self, due: float) -> float:
+        """How long a reading may take so that the next command is on time."""
+        return max(0.8 * (due + self.period_s - self.robot.clock.now()), 1e-3)
 
     def _read(self, observation: Observation) -> None:
         self.pose = np.asarray(observation.state[: self.card.action_dim], np.float64)
@@ -361,5 +377,5 @@ class Loop:
                 except Ended as end:
                     return end.reason
             self._send(due, target, held=False)
-            self._read(self.robot.observe(views=()))
+            self._read(self.robot.observe((), self._left_s(due)))
         return ended

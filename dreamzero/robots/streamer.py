@@ -23,6 +23,7 @@ from .. import robots
 from ..errors import UserError
 from ..types import ActionChunk, Observation
 from .base import Recipe, RobotFault
+from .clock import punctual_process
 from .loop import drive
 from .messages import pack, receive
 from .options import Options
@@ -152,6 +153,7 @@ class Remote:
 def main(descriptor: int) -> int:
     """The process: one order comes in, then the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    punctual_process()
     sock = socket.socket(fileno=descriptor)
     try:
         order, _ = receive(sock)

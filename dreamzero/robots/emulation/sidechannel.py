@@ -9,6 +9,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ...errors import UserError
@@ -44,6 +45,9 @@ class Client:
         return answer, data
 
     def close(self) -> None:
+        # Whoever waits for an answer hears of a shut socket, and not of a closed one.
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
 

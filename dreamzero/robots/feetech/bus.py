@@ -50,11 +50,15 @@ class Bus:
         request = feetech.write(servo, register.address, register.to_bytes(value))
         self._ask(request, [servo], 0, f"write of {register.name}")
 
-    def sync_read(self, register: Register, servos: Iterable[int]) -> dict[int, int]:
-        """One register of many servos with one request."""
+    def sync_read(
+        self, register: Register, servos: Iterable[int], within_s: float | None = None
+    ) -> dict[int, int]:
+        """One register of many servos with one request, which is not repeated if ``within_s`` is given
+        and is then given up so soon."""
         ids = list(servos)
         request = feetech.sync_read(register.address, register.size, ids)
-        answers = self._ask(request, ids, register.size, f"sync read of {register.name}")
+        what = f"sync read of {register.name}"
+        answers = self._ask(request, ids, register.size, what, within_s)
         return {servo: register.from_bytes(answers[servo]) for servo in ids}
 
     def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
@@ -77,26 +81,35 @@ class Bus:
             self.timeout_s = patient
         return found
 
-    def _ask(self, request: bytes, servos: list[int], count: int, what: str) -> dict[int, bytes]:
+    def _ask(
+        self,
+        request: bytes,
+        servos: list[int],
+        count: int,
+        what: str,
+        within_s: float | None = None,
+    ) -> dict[int, bytes]:
         """Send, then collect a status packet of ``count`` bytes from each servo."""
-        for attempt in range(self.retries + 1):
+        retries = self.retries if within_s is None else 0
+        timeout_s = self.timeout_s if within_s is None else min(within_s, self.timeout_s)
+        for attempt in range(retries + 1):
             self.parser.reset()
             self.link.discard_input()
             self.link.write(request)
-            answers, heard, others = self._collect(request, servos, count)
+            answers, heard, others = self._collect(request, servos, count, timeout_s)
             if len(answers) == len(servos):
                 return answers
-            if attempt == self.retries:
-                raise self._silence(what, servos, answers, heard, others)
+            if attempt == retries:
+                raise self._silence(what, servos, answers, heard, others, timeout_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _collect(
-        self, request: bytes, servos: list[int], count: int
+        self, request: bytes, servos: list[int], count: int, timeout_s: float
     ) -> tuple[dict[int, bytes], bytes, list[Packet]]:
         answers: dict[int, bytes] = {}
         others: list[Packet] = []
         heard = b""
-        deadline = self._now() + self.timeout_s
+        deadline = self._now() + timeout_s
         while len(answers) < len(servos) and (left := deadline - self._now()) > 0:
             data = self.link.read(left)
             heard += data
@@ -121,6 +134,7 @@ class Bus:
         answers: Mapping[int, bytes],
         heard: bytes,
         others: list[Packet],
+        timeout_s: float,
     ) -> Silence:
         missing = [servo for servo in servos if servo not in answers]
         if others:
@@ -134,7 +148,7 @@ class Bus:
             instead = "nothing came back: check power, cable, id and baud"
         return Silence(
             f"{what} on {self.link.name} ({self.link.detail}): no answer from servo id "
-            f"{', '.join(map(str, missing))} within {self.timeout_s * 1000:.0f} ms; {instead}"
+            f"{', '.join(map(str, missing))} within {timeout_s * 1000:.0f} ms; {instead}"
         )
 
 

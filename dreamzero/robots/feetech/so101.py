@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -18,8 +19,10 @@ from ..clock import Clock
 from ..transport import Link, SerialLink
 from ..uri import Uri
 from . import protocol as feetech
-from .bus import Bus
+from .bus import Bus, Silence
 
+# How long a running loop makes do with the last reading.
+SILENT_S = 0.15
 OPTIONS = ("baud", "calibration", "camera", "width", "height", "relax")
 _TORQUE = feetech.STS3215["torque_enable"]
 _GOAL = feetech.STS3215["goal_position"]
@@ -68,9 +71,10 @@ class So101(Robot):
         size = (uri.number("height", card.canvas_px[0]), uri.number("width", card.canvas_px[1]))
         views = {view: size for view in self._camera_uris}
         super().__init__(card, Features.from_card(card, views, calib.names), clock, move, speed)
-        self._relax_on_close = uri.query.get("relax") == "1"
+        self._relax = uri.query.get("relax") == "1"
         self._open_link = link
         self._bus: Bus | None = None
+        self._last: tuple[dict[int, int], float] = ({}, -math.inf)
         self._cameras: dict[str, Camera] = {}
 
     def __str__(self) -> str:
@@ -107,8 +111,15 @@ class So101(Robot):
                 self.bus.write(servo, _TORQUE, 1)
 
     def _observe(self, views: tuple[str, ...]) -> Observation:
-        ticks = self.bus.sync_read(_POSITION, self.calibration.ids)
-        time_s = self.clock.now()
+        try:
+            ticks = self.bus.sync_read(_POSITION, self.calibration.ids, self.within_s)
+            time_s = self.clock.now()
+            self._last = ticks, time_s
+        except Silence:
+            # Commands come first: one reading may be missing, a silent bus is a fault.
+            ticks, time_s = self._last
+            if self.within_s is None or self.clock.now() - time_s > SILENT_S:
+                raise
         frames = {}
         for view in views:
             frames[view], time_s = self._cameras[view].read()
@@ -134,17 +145,15 @@ class So101(Robot):
             self._drop_bus()
             raise
 
-    def _relax(self) -> None:
-        self.bus.sync_write(_TORQUE, dict.fromkeys(self.calibration.ids, 0))
+    def relax(self) -> None:
+        if self.move:
+            self.bus.sync_write(_TORQUE, dict.fromkeys(self.calibration.ids, 0))
 
     def _close(self) -> None:
         # A wire that is gone takes the wish with it.
         with suppress(RobotFault):
-            if self._relax_on_close and self.move:
-                self._relax()
-        self._let_go()
-
-    def _let_go(self) -> None:
+            if self._relax and not self.lent:
+                self.relax()
         self._drop_bus()
         for source in self._cameras.values():
             source.close()
