@@ -9,6 +9,7 @@ its step; a command that would take the tool out of its workspace is refused lik
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -53,6 +54,12 @@ class Limits:
     @property
     def width(self) -> int:
         return len(self.lower)
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Float64 ``[a]`` each: lower, upper, velocity, step (infinite where there is none)."""
+        step = self.step or (np.inf,) * self.width
+        return tuple(np.array(x, np.float64) for x in (self.lower, self.upper, self.velocity, step))
 
     @classmethod
     def from_card(
@@ -103,7 +110,8 @@ class Decision:
     @property
     def rules(self) -> tuple[str, ...]:
         """Names of the rules that changed the command, of :data:`RULES`."""
-        return tuple(name for name in RULES if np.any(getattr(self, name)))
+        changed = (self.refused, self.position.any(), self.velocity.any(), self.step.any())
+        return tuple(r for r, on in zip(RULES, (*changed, self.workspace), strict=True) if on)
 
     @property
     def clipped(self) -> bool:
@@ -170,13 +178,12 @@ class Guard:
         if not np.isfinite(wanted).all():
             none = np.zeros(last.shape, dtype=bool)
             return self._count(Decision(last.astype(np.float32), True, none, none, none))
-        limits = self.limits
-        inside = np.clip(wanted, limits.lower, limits.upper)
-        elapsed_s = min(max(time_s - self._last_s, 0.0), 2 * limits.period_s)
-        reach = np.asarray(limits.velocity) * elapsed_s
-        slow = short = np.clip(inside, last - reach, last + reach)
-        if limits.step:
-            short = np.clip(slow, last - limits.step, last + limits.step)
+        lower, upper, velocity, step = self.limits.arrays
+        inside = np.minimum(np.maximum(wanted, lower), upper)
+        elapsed_s = min(max(time_s - self._last_s, 0.0), 2 * self.limits.period_s)
+        reach = velocity * elapsed_s
+        slow = np.minimum(np.maximum(inside, last - reach), last + reach)
+        short = np.minimum(np.maximum(slow, last - step), last + step)
         out = self._leaves(last, short)
         if not out:
             self._last, self._last_s = short, max(time_s, self._last_s)
