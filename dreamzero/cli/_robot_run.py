@@ -115,7 +115,8 @@ def _add_safety(group: Any) -> None:
     group.add_argument(
         "--workspace",
         metavar="BOX",
-        help="x0:x1,y0:y1,z0:z1 in m from the arm's foot (x ahead, z up) that the tool stays in",
+        help="x0:x1,y0:y1,z0:z1 in m from the arm's foot (x ahead, z up) that the tool stays in; "
+        "--workspace=-0.1:... where it begins with a minus",
     )
     group.add_argument(
         "--max-start",

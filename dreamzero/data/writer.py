@@ -185,6 +185,13 @@ class Writer:
         if self._rows == self._first_row:
             self.discard()
             raise UserError(f"{self.root}: no episode was recorded, so no dataset is written")
+        try:
+            self._finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _finish(self) -> None:
         for rolling in (self._data, *self._video.values()):
             if rolling.open is not None:
                 rolling.open.close()

@@ -123,7 +123,7 @@ def pulled_cable(
         success = bool(emulator.score()["success"])
     log.raise_for_fault()
     return _outage(log, times) | {
-        "drift_rad": float(np.max(np.abs(np.subtract(*poses)))),
+        "drift_rad": float(np.max(np.abs(np.subtract(poses[0], poses[1])))),
         "success": float(success),
     }
 
