@@ -2,6 +2,13 @@
 
 Simulated, emulated and real arms are one class, :class:`Robot`; ``run_episode`` moves any of them
 with any policy. Serial and MuJoCo are imported when an arm that needs them is opened.
+
+    base       the contract of an arm            safety, workspace, estop   what keeps it from harm
+    episode    run_episode                       streaming, streamer        the loop's process, both ends
+    loop       ticks, boundaries, outages        pilot, plan, smoothing     from chunks to setpoints
+    recorder, runlog, recording                  what happened, and the dataset it becomes
+    uri, transport, camera, calibration, clock   wires, pictures, units, time
+    emulation  arms that are not there           benchmark                  what is promised, measured
 """
 
 from __future__ import annotations

@@ -17,24 +17,23 @@ thrown away, and the policy begins anew from one fresh frame.
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import nullcontext, suppress
 
 import numpy as np
 
 from ..errors import UserError
 from ..types import Observation
-from . import smoothing
 from .base import LinkLost, Robot, RobotFault, Stopped
 from .clock import punctual
 from .options import Options
-from .plan import EPS_S, Plan, straight
+from .pilot import Pilot
+from .plan import EPS_S, straight
 from .recorder import Journal
 from .safety import Watchdog
-from .thinker import Answer, Ended, Mind
+from .thinker import Ended, Mind
 
 RETRY_S = 0.05
-# The way home and the way to a first command: this part of the allowed velocities.
+# The way home: this part of the allowed velocities.
 _HOMING = 0.2
 
 
@@ -79,22 +78,15 @@ class Loop:
         self, robot: Robot, mind: Mind, journal: Journal, options: Options, pictures: bool
     ) -> None:
         card = robot.card
-        self.steps, self.frames = options.cadence(card)
+        steps, self.frames = options.cadence(card)
         self.period_s = 1 / options.rate_hz(card)
         self.robot, self.mind, self.journal, self.card = robot, mind, journal, card
         self.options, self.pictures = options, pictures
         self.overlapped = options.mode == "overlapped"
         self.watchdog = Watchdog(options.watchdog_s)
-        self.velocity = np.asarray(robot.guard.limits.velocity)
-        units = robot.features.units
-        self.smooth = np.array([unit != "1" for unit in units])
-        # Commands of the last steps: what a smoothed chunk continues.
-        keep = (smoothing.PAST + card.horizon + 1) / card.action_hz / self.period_s
-        self.past: deque[tuple[float, np.ndarray]] = deque(maxlen=int(np.ceil(keep)))
-        self.plan: Plan | None = None
-        # Before the first chunk, and after an outage: ask with one frame, and check where it leads.
-        self.anew = self.unproven = True
-        self.approaching = False
+        self.pilot = Pilot(robot, options, steps)
+        # Before the first chunk, and after an outage: ask with one fresh frame.
+        self.anew = True
         # Time from which frames and steps are counted to the next boundary; None before the first
         # chunk, and while a synchronous arm waits for the next.
         self.origin_s: float | None = None
@@ -104,7 +96,6 @@ class Loop:
         self.pictured_s = -np.inf
         self.boundaries = 0
         self.moving_s: float | None = None
-        self.pose: np.ndarray = robot.guard.last
         self.relaxed = False
 
     def run(self, real_time: bool = False) -> str:
@@ -192,10 +183,8 @@ class Loop:
             except UserError:
                 clock.sleep_until(clock.now() + RETRY_S)
         self.journal.back(clock.now())
-        self.plan, self.origin_s = None, None
-        self.anew = self.unproven = True
-        self.approaching = False
-        self.past.clear()
+        self.pilot.lose()
+        self.origin_s, self.anew = None, True
         self.watchdog.feed(clock.now())
 
     def _adopt(self, due: float) -> None:
@@ -203,99 +192,25 @@ class Loop:
         answer = self.mind.poll()
         if answer is None or answer.number != self.number or self.anew:
             return
-        actions = self._checked(answer)
-        rate_hz = answer.chunk.rate_hz
-        # The first chunk met an arm at rest: its observation still holds when it is ready.
-        late = self.overlapped and self.plan is not None
-        anchor = min(self.observed_s, self.asked_s) if late else due
-        dropped = round((due - anchor) * rate_hz)
-        if self.unproven and self._too_far(actions[0]):
-            self._approach(due, actions[0])
+        # A picture is older than the question; a clock that read it cannot be later than that.
+        adopted = self.pilot.adopt(answer.chunk, due, min(self.observed_s, self.asked_s))
+        if adopted is None:
             return
-        self.unproven = self.approaching = False
+        anchor, dropped = adopted
         if self.moving_s is None:
             self.moving_s = due
-        self.plan = Plan(self._shaped(actions, anchor, rate_hz, due), anchor, rate_hz)
         if self.origin_s is None:
             self.origin_s = due
         ready_s = self.robot.clock.now()
         self.journal.chunk(answer.number, self.observed_s, ready_s, anchor, dropped)
 
-    def _checked(self, answer: Answer) -> np.ndarray:
-        actions = answer.chunk.actions
-        if actions.ndim != 2 or actions.shape[1] != self.card.action_dim:
-            raise UserError(
-                f"the policy's chunk has shape {list(actions.shape)}; {self.card.name} "
-                f"takes [k, {self.card.action_dim}]"
-            )
-        if len(actions) < self.steps:
-            raise UserError(
-                f"the policy's chunk has {len(actions)} steps, fewer than the {self.steps} "
-                "executed between two observations"
-            )
-        return np.asarray(actions, np.float64)
-
-    def _shaped(self, actions: np.ndarray, anchor: float, rate_hz: float, due: float) -> np.ndarray:
-        """The chunk as it will be executed: faded in from the one before, and smoothed."""
-        old, options = self.plan, self.options
-        late = (due - anchor) * rate_hz
-        if old is not None and self.overlapped and options.blend_s > 0 and old.rate_hz == rate_hz:
-            shift = (anchor - old.anchor_s) * rate_hz
-            width = options.blend_s * rate_hz
-            actions = smoothing.crossfade(actions, old.actions, shift, late, width)
-        if options.smoothing == "savgol" and np.isfinite(actions).all():
-            # Steps that are over when the chunk comes are not what was planned but what was sent.
-            over = min(max(0, int(np.floor(late + EPS_S))), len(actions))
-            steps = np.arange(over - smoothing.PAST, over)
-            past = self._executed(anchor + (steps + 1) / rate_hz - self.period_s)
-            smooth = smoothing.savgol(actions[over:, self.smooth], past[:, self.smooth])
-            actions = actions.copy()
-            actions[over:, self.smooth] = smooth
-        return actions
-
-    def _executed(self, times_s: np.ndarray) -> np.ndarray:
-        """Float ``[n, a]``: the command in force at times of the past; the pose before the first."""
-        if not self.past:
-            return np.repeat(self.robot.guard.last[None], len(times_s), axis=0)
-        due = np.array([time_s for time_s, _ in self.past])
-        rows = np.clip(np.searchsorted(due, times_s + EPS_S) - 1, 0, len(due) - 1)
-        return np.array([sent for _, sent in self.past])[rows]
-
-    def _too_far(self, first: np.ndarray) -> bool:
-        """Whether the first command is too far from where the arm is; raises if it may not go there."""
-        most = self.options.max_start_offset_rad
-        if most is None or not np.isfinite(first).all():
-            return False
-        joints = np.array([unit == "rad" for unit in self.robot.features.units])
-        offsets = np.where(joints, np.abs(first - self.pose), 0.0)
-        worst = int(np.argmax(offsets))
-        if offsets[worst] <= most:
-            return False
-        if self.options.approach is not None and not self.approaching:
-            return True
-        name = self.robot.features.joints[worst]
-        raise UserError(
-            f"{self.robot}: the policy begins with {name} at {first[worst]:+.2f} rad, and it is at "
-            f"{self.pose[worst]:+.2f}: more than {most:g} rad away; move the arm there, let it go "
-            "there slowly (approach) or allow more (max_start_offset_rad)"
-        )
-
-    def _approach(self, due: float, goal: np.ndarray) -> None:
-        """Go to the first command slowly; then the policy is asked again."""
-        share = self.options.approach or _HOMING
-        inside = np.clip(goal, self.robot.features.lower, self.robot.features.upper)
-        start = self.robot.guard.last
-        self.plan = straight(start, inside, share * self.velocity, due, 1 / self.period_s)
-        self.approaching = True
-
     def _command(self, due: float) -> bool:
-        """Send the plan's setpoint; false if there is none for now."""
-        if self.plan is None:
-            return False
-        target = self.plan.at(due, self.period_s, self.robot.guard.last)
+        """Send the setpoint that is due; false if there is none for now."""
+        target = self.pilot.target(due)
         if target is None:
-            if self.approaching:
-                self.plan, self.anew = None, True
+            if self.pilot.approaching:
+                # It is where the chunk began that it was given then: ask for one that begins here.
+                self.pilot.plan, self.anew = None, True
             return False
         self._send(due, target, held=False)
         self.watchdog.feed(self.robot.clock.now())
@@ -309,7 +224,7 @@ class Loop:
         sent = self.robot.act(target)
         decision = self.robot.decision
         assert decision is not None
-        self.past.append((due, decision.action))
+        self.pilot.sent(due, decision.action)
         self.journal.command(due, sent_s, target, sent, held, decision.rules)
 
     def _observe(self, due: float) -> bool:
@@ -346,7 +261,7 @@ class Loop:
         return max(0.8 * (due + self.period_s - self.robot.clock.now()), 1e-3)
 
     def _read(self, observation: Observation) -> None:
-        self.pose = np.asarray(observation.state[: self.card.action_dim], np.float64)
+        self.pilot.pose = np.asarray(observation.state[: self.card.action_dim], np.float64)
         self.journal.state(observation.time_s, observation.state)
 
     def _ask(self, due: float) -> None:
@@ -367,7 +282,8 @@ class Loop:
             return ended
         clock, rate_hz = self.robot.clock, 1 / self.period_s
         begin, start = clock.now(), self.robot.guard.last
-        way = straight(start, home, _HOMING * self.velocity, begin, rate_hz)
+        velocity = _HOMING * np.asarray(self.robot.guard.limits.velocity)
+        way = straight(start, home, velocity, begin, rate_hz)
         for step, target in enumerate(way.actions):
             due = begin + step / rate_hz
             clock.sleep_until(due)

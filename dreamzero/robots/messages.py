@@ -10,6 +10,8 @@ import socket
 import struct
 from typing import Any
 
+import numpy as np
+
 _HEAD = struct.Struct("!II")
 # A picture of 2048 x 2048; anything longer is no message of ours.
 _MOST_BYTES = 3 * 2048 * 2048
@@ -17,8 +19,15 @@ _MOST_BYTES = 3 * 2048 * 2048
 
 def pack(message: dict[str, Any], data: bytes = b"") -> bytes:
     """One message as bytes."""
-    text = json.dumps(message).encode()
-    return _HEAD.pack(len(text), len(data)) + text + data
+    return _head(message, len(data)) + data
+
+
+def send(sock: socket.socket, message: dict[str, Any], data: bytes | np.ndarray = b"") -> None:
+    """One message; an array, C-contiguous, is sent without being copied here."""
+    view = memoryview(data).cast("B")
+    sock.sendall(_head(message, len(view)))
+    if len(view):
+        sock.sendall(view)
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
@@ -30,6 +39,11 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
     if not isinstance(message, dict):
         raise ValueError("a message of another protocol")  # noqa: TRY004  bad bytes, not bad code
     return message, _exactly(sock, data_bytes)
+
+
+def _head(message: dict[str, Any], data_bytes: int) -> bytes:
+    text = json.dumps(message).encode()
+    return _HEAD.pack(len(text), data_bytes) + text
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:

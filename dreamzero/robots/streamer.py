@@ -25,7 +25,7 @@ from ..types import ActionChunk, Observation
 from .base import Recipe, RobotFault
 from .clock import punctual_process
 from .loop import drive
-from .messages import pack, receive
+from .messages import receive, send
 from .options import Options
 from .thinker import Answer, Ended
 
@@ -42,7 +42,7 @@ class Remote:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._news: deque[tuple[dict[str, Any], bytes]] = deque()
+        self._news: deque[tuple[dict[str, Any], bytes | np.ndarray]] = deque()
         self._urgent = threading.Event()
         self._open = True
         self._gone = False
@@ -50,7 +50,9 @@ class Remote:
         self._thread = threading.Thread(target=self._send, name="news", daemon=True)
         self._thread.start()
 
-    def tell(self, kind: str, data: bytes = b"", urgent: bool = False, **message: Any) -> None:
+    def tell(
+        self, kind: str, data: bytes | np.ndarray = b"", urgent: bool = False, **message: Any
+    ) -> None:
         """Send a message after those before it."""
         self._news.append(({"kind": kind} | message, data))
         if urgent:
@@ -68,7 +70,7 @@ class Remote:
             self._urgent.clear()
             try:
                 while self._news:
-                    self._sock.sendall(pack(*self._news.popleft()))
+                    send(self._sock, *self._news.popleft())
             except OSError:
                 self._gone = True
                 return
@@ -95,7 +97,8 @@ class Remote:
 
     def frame(self, due_s: float, observation: Observation, count: int, shown: bool) -> None:
         for view, picture in observation.frames.items():
-            self.tell("picture", picture.tobytes(), view=view, shape=list(picture.shape))
+            flat = np.ascontiguousarray(picture)
+            self.tell("picture", flat, view=view, shape=list(flat.shape))
         self.tell(
             "frame",
             observation.state.astype(np.float32).tobytes(),

@@ -333,3 +333,18 @@ def test_threads_started_in_a_punctual_one_are_ordinary() -> None:
     assert seen == [before]
     assert os.sched_getscheduler(0) == before
     assert (inside != before) == granted
+
+
+def test_a_punctual_process_and_its_threads() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import os, threading; from dreamzero.robots.clock import punctual_process\n"
+        "granted, seen = punctual_process(), []\n"
+        "thread = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))\n"
+        "thread.start(); thread.join()\n"
+        "print(granted == (seen[0] == os.SCHED_RR))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
