@@ -91,12 +91,15 @@ def _add_timing(group: Any) -> None:
     )
     group.add_argument(
         "--smoothing",
-        default="none",
         choices=["none", "savgol"],
-        help="savgol: chunks through the paper's filter (default: none)",
+        help="savgol: chunks through the paper's filter (default: savgol in overlapped, else none)",
     )
     group.add_argument(
-        "--blend", type=float, default=0.0, metavar="S", help="overlapped: fade chunks over so long"
+        "--blend",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="overlapped: fade a chunk into the next over so long (default: 0.2)",
     )
 
 

@@ -10,8 +10,6 @@ import socket
 import struct
 from typing import Any
 
-import numpy as np
-
 _HEAD = struct.Struct("!II")
 # A picture of 2048 x 2048; anything longer is no message of ours.
 _MOST_BYTES = 3 * 2048 * 2048
@@ -22,8 +20,8 @@ def pack(message: dict[str, Any], data: bytes = b"") -> bytes:
     return _head(message, len(data)) + data
 
 
-def send(sock: socket.socket, message: dict[str, Any], data: bytes | np.ndarray = b"") -> None:
-    """One message; an array, C-contiguous, is sent without being copied here."""
+def send(sock: socket.socket, message: dict[str, Any], data: bytes | memoryview = b"") -> None:
+    """One message; the data (C-contiguous) are not copied here."""
     view = memoryview(data).cast("B")
     sock.sendall(_head(message, len(view)))
     if len(view):

@@ -16,6 +16,7 @@ _CHOICES = {
     "end": ("hold", "relax", "home"),
     "smoothing": ("none", "savgol"),
 }
+_SMOOTHING = {"synchronous": "none", "overlapped": "savgol"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Options:
         end: what the arm does when the run is over, or when nobody commands it any more: "hold" where
             it is, "relax" its motors, or go "home", slowly to the pose it began in. After a fault, an
             interruption or an emergency stop it always holds.
-        smoothing: "savgol" as in ``smoothing``, of the dimensions in rad and m.
+        smoothing: "savgol" as in ``smoothing``, of the dimensions in rad and m, or "none". Default:
+            savgol in ``overlapped``, where chunks follow each other at every half; none in
+            ``synchronous``, so that it stays what evaluation does.
         blend_s: seconds over which a chunk is faded into the next in ``overlapped``.
         max_start_offset_rad: how far a joint's first command may be from where it is; None: any.
         approach: part of the allowed velocities with which the arm goes to a first command that is
@@ -53,8 +56,8 @@ class Options:
     watchdog_s: float = 10.0
     reconnect_s: float = 5.0
     end: End = "hold"
-    smoothing: Smoothing = "none"
-    blend_s: float = 0.0
+    smoothing: Smoothing | None = None
+    blend_s: float = 0.2
     max_start_offset_rad: float | None = 0.5
     approach: float | None = None
     latency_s: float | None = 0.0
@@ -66,16 +69,23 @@ class Options:
         if any(value is not None and not value > 0 for value in ends):
             raise UserError(f"seconds={ends[0]}, max_chunks={ends[1]}: both must be > 0")
         for name, known in _CHOICES.items():
-            if (value := getattr(self, name)) not in known:
+            value = getattr(self, name)
+            if value not in known and not (name == "smoothing" and value is None):
                 raise UserError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-        for name in ("watchdog_s", "max_start_offset_rad"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise UserError(f"{name} is {value}; give a number > 0")
+        if not self.watchdog_s > 0:
+            raise UserError(f"watchdog_s is {self.watchdog_s}; give seconds > 0")
+        if self.max_start_offset_rad is not None and not self.max_start_offset_rad > 0:
+            raise UserError(f"max_start_offset_rad is {self.max_start_offset_rad}; give rad > 0")
         for name in ("reconnect_s", "blend_s"):
             if not (value := getattr(self, name)) >= 0:
                 raise UserError(f"{name} is {value}; give seconds >= 0")
         if self.approach is not None and not 0 < self.approach <= 1:
             raise UserError(f"approach {self.approach} is outside (0, 1]: a part of the velocities")
+
+    @property
+    def smooths(self) -> bool:
+        """Whether chunks are filtered."""
+        return (self.smoothing or _SMOOTHING[self.mode]) == "savgol"
 
     def rate_hz(self, card: Embodiment) -> float:
         """Commands a second; UserError if they are fewer than the card's steps."""

@@ -102,7 +102,7 @@ class Pilot:
             shift = (anchor - old.anchor_s) * rate_hz
             width = options.blend_s * rate_hz
             actions = smoothing.crossfade(actions, old.actions, shift, late, width)
-        if options.smoothing == "savgol" and np.isfinite(actions).all():
+        if options.smooths and np.isfinite(actions).all():
             # Steps that are over when the chunk comes are not what was planned but what was sent.
             over = min(max(0, int(np.floor(late + EPS_S))), len(actions))
             steps = np.arange(over - smoothing.PAST, over)

@@ -42,7 +42,7 @@ class Remote:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._news: deque[tuple[dict[str, Any], bytes | np.ndarray]] = deque()
+        self._news: deque[tuple[dict[str, Any], bytes | memoryview]] = deque()
         self._urgent = threading.Event()
         self._open = True
         self._gone = False
@@ -51,7 +51,7 @@ class Remote:
         self._thread.start()
 
     def tell(
-        self, kind: str, data: bytes | np.ndarray = b"", urgent: bool = False, **message: Any
+        self, kind: str, data: bytes | memoryview = b"", urgent: bool = False, **message: Any
     ) -> None:
         """Send a message after those before it."""
         self._news.append(({"kind": kind} | message, data))
@@ -98,7 +98,7 @@ class Remote:
     def frame(self, due_s: float, observation: Observation, count: int, shown: bool) -> None:
         for view, picture in observation.frames.items():
             flat = np.ascontiguousarray(picture)
-            self.tell("picture", flat, view=view, shape=list(flat.shape))
+            self.tell("picture", flat.data, view=view, shape=list(flat.shape))
         self.tell(
             "frame",
             observation.state.astype(np.float32).tobytes(),

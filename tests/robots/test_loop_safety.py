@@ -162,6 +162,7 @@ def test_crossfade_takes_the_jump_out_of_a_hand_over(arm: ClockworkArm) -> None:
                 max_chunks=6,
                 mode="overlapped",
                 latency_s=2 * STEP_S,
+                smoothing="none",
                 blend_s=blend_s,
             )
         assert log.ended == "done"
