@@ -18,6 +18,8 @@ for _name, _value in {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "JUPYTER_PREFER_ENV_PATH": "1",
+    # A stop that somebody pressed on this machine is not for the arms of tests, nor theirs for others.
+    "DREAMZERO_ESTOP": f"/tmp/dreamzero-estop-of-test-{os.getpid()}",
 }.items():
     os.environ.setdefault(_name, _value)
 

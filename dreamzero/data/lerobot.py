@@ -20,6 +20,7 @@ CHUNK_FILES = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+INFO_PATH, STATS_PATH, TASKS_PATH = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
@@ -33,15 +34,21 @@ class Moments:
     def __init__(self, image: bool) -> None:
         self._image = image
         self._parts: list[np.ndarray] = []
+        self._earlier: list[Mapping[str, list[Any]]] = []
 
     def add(self, values: np.ndarray) -> dict[str, list[Any]]:
         """Take ``[t, d]`` float64 of one episode; return that episode's statistics."""
         self._parts.append(values)
         return self._describe(values)
 
+    def resume(self, episodes: Sequence[Mapping[str, list[Any]]]) -> None:
+        """Take statistics of episodes whose values are not at hand any more."""
+        self._earlier += episodes
+
     def total(self) -> dict[str, list[Any]]:
-        """Statistics over every episode so far."""
-        return self._describe(np.concatenate(self._parts))
+        """Statistics over every episode so far; quantiles of resumed ones count as their mean."""
+        now = [self._describe(np.concatenate(self._parts))] if self._parts else []
+        return _combine([*self._earlier, *now]) if self._earlier else now[0]
 
     def _describe(self, values: np.ndarray) -> dict[str, list[Any]]:
         quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
@@ -56,6 +63,21 @@ class Moments:
         out: dict[str, list[Any]] = {k: v.tolist() for k, v in shaped.items()}
         out["count"] = [len(values)]
         return out
+
+
+def _combine(parts: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Statistics of all from statistics of each: exact but for quantiles, which are averaged."""
+    count = np.array([part["count"][0] for part in parts], dtype=np.float64)
+
+    def mean(values: Sequence[Any]) -> np.ndarray:
+        return np.tensordot(count / count.sum(), np.array(values, dtype=np.float64), axes=1)
+
+    out = {name: mean([part[name] for part in parts]) for name in (*QUANTILES, "mean")}
+    square = [np.square(part["std"]) + np.square(part["mean"]) for part in parts]
+    out["std"] = np.sqrt(np.maximum(mean(square) - np.square(out["mean"]), 0.0))
+    out["min"] = np.min([part["min"] for part in parts], axis=0)
+    out["max"] = np.max([part["max"] for part in parts], axis=0)
+    return {k: v.tolist() for k, v in out.items()} | {"count": [int(count.sum())]}
 
 
 def describe(

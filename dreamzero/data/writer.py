@@ -22,12 +22,16 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from . import lerobot
+from .existing import Existing
 from .lerobot import (
     ACTION,
     CHUNK_FILES,
     DATA_PATH,
     EPISODES_PATH,
+    INFO_PATH,
     STATE,
+    STATS_PATH,
+    TASKS_PATH,
     VIDEO_PATH,
     Moments,
     sample_pixels,
@@ -54,6 +58,10 @@ class _Rolling:
 class Writer:
     """Writes a LeRobot v3.0 dataset; nothing is visible at ``root`` before ``close``.
 
+    With ``append`` episodes are added to a dataset of this writer: they come in files of their own, and the
+    tables that name them are replaced at the end one by one, so that a reader finds the old episodes
+    or all of them at any time.
+
     Args:
         root: folder to create; must not exist or be empty.
         fps: rows and frames per second.
@@ -61,9 +69,11 @@ class Writer:
         views: feature name ("observation.images.front") -> (height, width) in pixels.
         state_names, action_names: one name a dimension, or None where there is no such column.
         data_mb, video_mb: size at which the next data or video file is begun.
+        append: go on with the dataset at ``root`` if there is one.
 
     Raises:
-        UserError: ``root`` is taken, or an episode does not fit what was announced here.
+        UserError: ``root`` is taken, or an episode does not fit what was announced here. With
+            ``append``: the dataset there is another robot's, or somebody else is appending to it.
 
     Use it as a context manager: leaving with an exception discards everything.
     """
@@ -79,9 +89,11 @@ class Writer:
         *,
         data_mb: float = 100,
         video_mb: float = 200,
+        append: bool = False,
     ) -> None:
         self.root = Path(root)
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        old = append and (self.root / INFO_PATH).is_file()
+        if not old and self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise UserError(f"{self.root} exists already; choose a new folder or remove it")
         if not fps > 0:
             raise UserError(f"fps is {fps}; a dataset needs a rate above 0")
@@ -99,9 +111,12 @@ class Writer:
         self._stats = {k: Moments(image=k in self.views) for k in (*self.views, *self.names)}
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
-        self._rows = 0
+        self._rows = self._first_row = 0
         self._pixel_formats: dict[str, str] = {}
         self._closed = False
+        self._existing: Existing | None = None
+        if old:
+            self._take_up()
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self._work = Path(tempfile.mkdtemp(prefix=f".{self.root.name}.", dir=self.root.parent))
 
@@ -111,7 +126,7 @@ class Writer:
         state: np.ndarray | None,
         action: np.ndarray | None,
         task: str,
-        extras: Mapping[str, int | float | str | bool] | None = None,
+        extras: Mapping[str, int | float | str | bool | None] | None = None,
     ) -> int:
         """Append one episode; row i of every argument belongs to time i / fps.
 
@@ -157,18 +172,31 @@ class Writer:
         self._rows += length
         return index
 
+    def attach(self, name: str, text: str) -> None:
+        """Put a file of one's own, a path inside the dataset, beside its files; meta is not the place."""
+        path = self._work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
     def close(self) -> None:
         """Finish all files and let the dataset appear at ``root``; UserError if it has no episode."""
         if self._closed:
             return
-        if not self._episodes:
+        if self._rows == self._first_row:
             self.discard()
             raise UserError(f"{self.root}: no episode was recorded, so no dataset is written")
+        try:
+            self._finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _finish(self) -> None:
         for rolling in (self._data, *self._video.values()):
             if rolling.open is not None:
                 rolling.open.close()
         stats = {key: moments.total() for key, moments in self._stats.items()}
-        lerobot.write_json(self._work / "meta/stats.json", stats)
+        lerobot.write_json(self._work / STATS_PATH, stats)
         info = lerobot.describe(
             self.fps, self.robot_type, self.views, self._pixel_formats, self.names
         )
@@ -180,11 +208,15 @@ class Writer:
             "data_files_size_in_mb": round(self._limit["data"] / _MB),
             "video_files_size_in_mb": round(self._limit["video"] / _MB),
         }
-        lerobot.write_json(self._work / "meta/info.json", info)
-        lerobot.write_tasks(self._work / "meta/tasks.parquet", list(self._tasks))
+        lerobot.write_json(self._work / INFO_PATH, info)
+        lerobot.write_tasks(self._work / TASKS_PATH, list(self._tasks))
         path = self._work / EPISODES_PATH
         path.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(self._episodes), path)
+        if self._existing is not None:
+            self._existing.publish(self._work)
+            self.discard()
+            return
         if self.root.exists():
             self.root.rmdir()
         self._work.chmod(0o755)
@@ -195,6 +227,26 @@ class Writer:
         """Throw away what was written; ``root`` stays as it was."""
         self._closed = True
         shutil.rmtree(self._work, ignore_errors=True)
+        if self._existing is not None:
+            self._existing.close()
+            self._existing = None
+
+    def _take_up(self) -> None:
+        """Go on where the dataset at ``root`` ends."""
+        shape = (self.fps, self.robot_type, self.views, dict.fromkeys(self.views, ""), self.names)
+        old = self._existing = Existing(self.root, lerobot.describe(*shape))
+        self._episodes, self._tasks = old.episodes, old.tasks
+        self._rows = self._first_row = old.rows
+        places = {"data": self._data} | {f"videos/{view}": r for view, r in self._video.items()}
+        for place, rolling in places.items():
+            rolling.chunk, rolling.file = old.last_file(place)
+            rolling.roll()
+        # Vectors are read again, so that their quantiles stay exact; pictures are not.
+        for key, values in old.vectors():
+            self._stats[key].add(values)
+        for view in self.views:
+            self._stats[view].resume(old.view_stats(view))
+            self._pixel_formats[view] = old.pixel_format(view)
 
     def __enter__(self) -> Self:
         return self

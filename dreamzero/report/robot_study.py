@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -172,22 +171,20 @@ def timing(runs: Sequence[Run]) -> Timing:
 def pull_cable(
     arm: Robot, policy: Policy, emulator: Emulator, after_s: float = 2.0
 ) -> tuple[RunLog, float]:
-    """Run an episode, and unplug the emulated arm's cable while it moves.
+    """Run an episode, and unplug the emulated arm's cable while it moves; nobody puts it back.
 
     Returns:
-        (log, seconds from the pull to the end of the run). The emulator's port is gone afterwards.
+        (log, seconds from the pull to the loop's noticing). The emulator's port is gone afterwards.
     """
     pulled: list[float] = []
 
-    def pull() -> None:
-        pulled.append(time.monotonic())  # before asking: the loop may notice before the answer
-        emulator.fault("unplug")
+    def pull(figures: Mapping[str, float]) -> None:
+        if figures["seconds"] >= after_s and not pulled:
+            pulled.append(time.monotonic())  # before asking: the loop may notice before the answer
+            emulator.fault("unplug")
 
-    timer = threading.Timer(after_s, pull)
-    timer.start()
-    try:
-        log = run_episode(arm, policy, emulator.instruction, seconds=after_s + 10.0)
-        ended_s = time.monotonic()
-    finally:
-        timer.join()
-    return log, ended_s - pulled[0]
+    seconds = after_s + 10.0
+    log = run_episode(
+        arm, policy, emulator.instruction, seconds=seconds, reconnect_s=0, progress=pull
+    )
+    return log, log.begin_s + log.faults[0].time_s - pulled[0]

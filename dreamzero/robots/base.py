@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..embodiments import Embodiment
 from ..errors import UserError
 from ..types import Observation
 from .clock import Clock, MonotonicClock
+from .estop import EStop
 from .safety import Decision, Guard, Limits
 
 
@@ -23,6 +24,35 @@ class RobotFault(UserError):
 
 class LinkLost(RobotFault):
     """The wire is gone; `Robot.reconnect()` may bring it back."""
+
+
+class Stopped(RobotFault):
+    """Somebody pressed the emergency stop; nothing moves until it is cleared."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``robots.open`` was asked for: enough to open the arm again, in another process.
+
+    Attributes:
+        uri, card, move, speed, step_rad, workspace_m: its arguments, ``move`` decided.
+    """
+
+    uri: str
+    card: Embodiment
+    move: bool
+    speed: float = 1.0
+    step_rad: float | None = None
+    workspace_m: tuple[tuple[float, float], ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"card": self.card.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        box = data["workspace_m"]
+        box = box and tuple((float(low), float(high)) for low, high in box)
+        return cls(**(data | {"card": Embodiment.from_json(data["card"]), "workspace_m": box}))
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,21 @@ class Robot(ABC):
         clock: what ``time_s`` is counted in; a simulated arm turns its own.
         move: false is a dry run: everything is computed and reported, nothing is sent.
         speed: part of the card's velocities that is allowed, in (0, 1].
+
+    Attributes:
+        guard: the limits that every command goes through.
+        decision: what they made of the last one.
+        recipe: how ``robots.open`` made this arm; None for one made by hand, which stays in this
+            process.
+        estop: the emergency stop it obeys; None for one that has no address.
+        lent: it is being closed for somebody else to take over.
+        within_s: what ``observe`` was given, for drivers.
     """
+
+    recipe: Recipe | None = None
+    estop: EStop | None = None
+    lent = False
+    within_s: float | None = None
 
     def __init__(
         self,
@@ -119,8 +163,14 @@ class Robot(ABC):
             self.close()
             raise
 
-    def observe(self, views: Collection[str] | None = None) -> Observation:
+    def observe(
+        self, views: Collection[str] | None = None, within_s: float | None = None
+    ) -> Observation:
         """State now and the newest frame of each view (all of them, or only ``views``).
+
+        Args:
+            within_s: commands are due again then. A driver that has to ask may give its last reading
+                (with its time) where no answer comes so soon, unless that keeps happening.
 
         Returns:
             frames uint8 ``[h, w, 3]``, state float32 ``[s]`` in SI units, ``time_s`` on the clock.
@@ -133,6 +183,7 @@ class Robot(ABC):
         for view in wanted:
             if view not in self.features.views:
                 raise UserError(f"{self}: no view {view!r}; it has {list(self.features.views)}")
+        self.within_s = within_s
         return self._observe(wanted)
 
     def act(self, action: np.ndarray) -> np.ndarray:
@@ -142,9 +193,13 @@ class Robot(ABC):
             float32 ``[a]``: what was really sent, counted in the motors' own steps.
 
         Raises:
-            UserError: wrong width. RobotFault: not connected, or the wire failed.
+            UserError: wrong width. RobotFault: not connected, or the wire failed. Stopped: somebody
+                pressed the emergency stop; the arm holds where it is.
         """
         self._need_connection()
+        if self.estop is not None and (why := self.estop.pressed()):
+            self.stop()
+            raise Stopped(f"{self} was stopped {why}; 'dreamzero robot stop --clear' frees it")
         self.decision = self.guard.check(action, self.clock.now())
         return np.asarray(self._send(self.decision.action), dtype=np.float32)
 
@@ -164,10 +219,27 @@ class Robot(ABC):
         self.close()
         self.connect()
 
+    def relax(self) -> None:
+        """Let the motors go limp; the arm may sink.
+
+        Raises:
+            UserError: this arm cannot. RobotFault: not connected, or the wire failed.
+        """
+        raise UserError(f"{self} cannot relax its motors: choose another end")
+
     def close(self) -> None:
         """Let go of wire and cameras; the features stay readable. Safe to call twice."""
         self.connected = False
         self._close()
+
+    def lend(self) -> None:
+        """As ``close``, but the motors keep holding whatever the address says: somebody else takes
+        the wire now."""
+        self.lent = True
+        try:
+            self.close()
+        finally:
+            self.lent = False
 
     def score(self) -> dict[str, object] | None:
         """Success and progress where the arm is simulated and knows; for scoring only."""
@@ -210,4 +282,5 @@ class Robot(ABC):
         """Send float ``[a]`` (unless ``move`` is false) and return it as the motors count it."""
 
     @abstractmethod
-    def _close(self) -> None: ...
+    def _close(self) -> None:
+        """Let go of wire and cameras; while ``lent`` is true without a word to the motors."""

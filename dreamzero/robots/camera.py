@@ -63,7 +63,8 @@ def open(address: str, size_px: tuple[int, int]) -> Camera:
 
 
 class SimulatedCamera:
-    """Pictures of an emulator, asked for over its side channel (see emulation/sidechannel.py)."""
+    """Pictures of an emulator, sent over its side channel (see emulation/sidechannel.py) as they are
+    taken, so that ``read`` never waits: as a camera of one's own would deliver them."""
 
     def __init__(self, uri: Uri, size_px: tuple[int, int]) -> None:
         from .emulation.sidechannel import Client
@@ -71,14 +72,31 @@ class SimulatedCamera:
         self._view = uri.path.strip("/")
         self._size_px = size_px
         self._client = Client(uri.host, uri.port)
+        self._error: UserError | None = None
         try:
-            self.read()
+            self._newest = self._next(after_s=0.0)
         except UserError:
-            self.close()
+            self._client.close()
             raise
+        self._thread = threading.Thread(target=self._run, name=f"camera {uri.path}", daemon=True)
+        self._thread.start()
 
     def read(self) -> tuple[np.ndarray, float]:
-        answer, data = self._client.ask({"get": "frame", "view": self._view})
+        if self._error is not None:
+            raise self._error
+        return self._newest
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._newest = self._next(after_s=self._newest[1])
+        except UserError as error:
+            self._error = error
+
+    def _next(self, after_s: float) -> tuple[np.ndarray, float]:
+        """The first picture later than ``after_s``, or the newest where none comes for a while."""
+        request = {"get": "frame", "view": self._view, "after_s": after_s}
+        answer, data = self._client.ask(request)
         shape = tuple(answer["shape"])
         if shape != (*self._size_px, 3):
             raise UserError(
@@ -89,6 +107,7 @@ class SimulatedCamera:
 
     def close(self) -> None:
         self._client.close()
+        self._thread.join(1.0)
 
 
 class AvCamera:

@@ -8,246 +8,209 @@ from which it starts anew (MODEL.md 5.3): part of a block written as a whole one
 
 ``synchronous``: the arm holds while the model thinks and the chunk begins when it is there: exactly
 what evaluation in simulation does. ``overlapped``: the next chunk is computed while the current one is
-executed; its steps belong to the time of its observation, and those already past are dropped.
+executed; its steps belong to the time of its newest frame, and those already past are dropped.
+
+A lost wire makes the arm hold, for a motor that hears nothing keeps its last goal. The loop tries the wire
+again; once it is back the limits start from the pose the arm is found in, an answer still awaited is
+thrown away, and the policy begins anew from one fresh frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from ..embodiments import Embodiment
 from ..errors import UserError
-from ..types import ActionChunk, Policy
-from .base import Robot, RobotFault
+from ..types import Observation
+from .base import LinkLost, Robot, RobotFault, Stopped
 from .clock import punctual
-from .recorder import Recorder
-from .runlog import ChunkRecord, RunLog
+from .options import Options
+from .pilot import Pilot
+from .plan import EPS_S, straight
+from .recorder import Journal
 from .safety import Watchdog
-from .thinker import Answer, InlineThinker, Thinker, ThreadThinker
+from .thinker import Ended, Mind
 
-Mode = Literal["synchronous", "overlapped"]
-_EPS_S = 1e-6
-
-
-@dataclass
-class _Plan:
-    """A chunk in execution: step k is in force from ``anchor_s + k / rate_hz``."""
-
-    actions: np.ndarray
-    anchor_s: float
-    rate_hz: float
-    step: int = -1
-    base: np.ndarray | None = None
-
-    def at(self, time_s: float, period_s: float, last: np.ndarray) -> np.ndarray | None:
-        """Setpoint at a time, float ``[a]``; None before the first and after the last step.
-
-        Between the steps of a chunk the setpoint runs straight from the last command to the step's
-        target, which it reaches with the last command before the next step. At one command a step
-        that is the target itself.
-        """
-        place = (time_s - self.anchor_s) * self.rate_hz + _EPS_S
-        step = int(np.floor(place))
-        if not 0 <= step < len(self.actions):
-            return None
-        if step != self.step or self.base is None:
-            self.step, self.base = step, last
-        share = min(1.0, place - step + self.rate_hz * period_s)
-        return np.asarray(self.base + share * (self.actions[step] - self.base))
+RETRY_S = 0.05
+# The way home: this part of the allowed velocities.
+_HOMING = 0.2
 
 
-def run_episode(
-    robot: Robot,
-    policy: Policy,
-    instruction: str,
-    *,
-    seconds: float | None = None,
-    max_chunks: int | None = None,
-    mode: Mode = "synchronous",
-    stream_hz: float | None = None,
-    execute_steps: int | None = None,
-    watchdog_s: float = 10.0,
-    latency_s: float | None = 0.0,
-    keep_frames: bool = True,
-    until: Callable[[], bool] | None = None,
-) -> RunLog:
-    """Let a policy move an arm.
+def drive(
+    robot: Robot, mind: Mind, journal: Journal, options: Options, pictures: bool = False
+) -> tuple[str, str]:
+    """Let a mind move a connected arm until something ends it; afterwards the arm holds.
 
     Args:
-        robot: connected, of the embodiment the policy knows.
-        policy: anything that keeps the contract of ``Policy``.
-        instruction: what to do, in plain words; the card's template is the policy's business.
-        seconds: end this long after the first command of a chunk, at a boundary.
-        max_chunks: end when so many chunks were executed.
-        mode: see the module.
-        stream_hz: commands a second, at least the card's ``action_hz`` (the default).
-        execute_steps: steps from one boundary to the next, a whole number of video frames. Default:
-            the horizon; half of it in ``overlapped``, so that the other half covers the thinking.
-        watchdog_s: end the run after holding for so long without a fresh command.
-        latency_s: on simulated clocks only, seconds a thought takes there; None: what it really took.
-        keep_frames: keep the frames in the log.
-        until: asked at each boundary; true ends the run.
+        pictures: take pictures also while the policy is not shown any, for a dataset.
 
     Returns:
-        The log. A fault of the arm ends the run and is told there (``log.fault``,
-        ``log.raise_for_fault()``); after every end the arm holds.
+        (``RunLog.ended``, ``RunLog.fault``).
 
     Raises:
-        UserError: parameters that do not fit. What the policy raises is passed on, the arm held.
+        UserError: options or chunks that do not fit the arm. What the policy raises is passed on.
     """
-    loop = _Loop(robot, policy, mode, stream_hz, execute_steps, watchdog_s, latency_s, keep_frames)
-    if seconds is None and max_chunks is None:
-        raise UserError("say when to end: seconds= or max_chunks=")
-    if (seconds is not None and not seconds > 0) or (max_chunks is not None and max_chunks < 1):
-        raise UserError(f"seconds={seconds}, max_chunks={max_chunks}: both must be > 0")
+    loop = Loop(robot, mind, journal, options, pictures)
     ended, fault = "fault", ""
     try:
-        policy.reset(instruction)
         robot.stop()
         # On a simulated clock the policy thinks on this thread, which must then stay an ordinary one.
         with nullcontext(False) if robot.clock.simulated else punctual() as granted:
-            loop.recorder.real_time = granted
-            ended = loop.run(seconds, max_chunks, until)
+            ended = loop.run(granted)
+    except Stopped as error:
+        ended, fault = "estop", str(error)
     except RobotFault as error:
         fault = str(error)
     except KeyboardInterrupt:
         ended = "interrupted"
     finally:
-        with suppress(RobotFault):
-            robot.stop()
-    with suppress(RobotFault):
-        return loop.recorder.log(instruction, mode, ended, fault, robot.score())
-    return loop.recorder.log(instruction, mode, ended, fault, None)
+        if not loop.relaxed:
+            with suppress(RobotFault):
+                robot.stop()
+    return ended, fault
 
 
-class _Loop:
+class Loop:
+    """One run; ``run`` may be called once. Arguments as ``drive``."""
+
     def __init__(
-        self,
-        robot: Robot,
-        policy: Policy,
-        mode: Mode,
-        stream_hz: float | None,
-        execute_steps: int | None,
-        watchdog_s: float,
-        latency_s: float | None,
-        keep_frames: bool,
+        self, robot: Robot, mind: Mind, journal: Journal, options: Options, pictures: bool
     ) -> None:
         card = robot.card
-        if mode not in ("synchronous", "overlapped"):
-            raise UserError(f"unknown mode {mode!r}; known: synchronous, overlapped")
-        self.steps, self.frames = _cadence(card, mode, execute_steps)
-        rate_hz = stream_hz or card.action_hz
-        if rate_hz < card.action_hz:
-            raise UserError(
-                f"stream_hz={rate_hz} is below the {card.action_hz} steps/s of {card.name}"
-            )
-        self.robot, self.policy, self.card = robot, policy, card
-        self.overlapped = mode == "overlapped"
-        self.period_s = 1 / rate_hz
-        self.watchdog = Watchdog(watchdog_s)
-        clock = robot.clock
-        self.thinker: Thinker = (
-            InlineThinker(clock, latency_s) if clock.simulated else ThreadThinker()
-        )
-        self.recorder = Recorder(card, rate_hz, tuple(robot.features.views), keep_frames)
-        self.plan: _Plan | None = None
+        steps, self.frames = options.cadence(card)
+        self.period_s = 1 / options.rate_hz(card)
+        self.robot, self.mind, self.journal, self.card = robot, mind, journal, card
+        self.options, self.pictures = options, pictures
+        self.overlapped = options.mode == "overlapped"
+        self.watchdog = Watchdog(options.watchdog_s)
+        self.pilot = Pilot(robot, options, steps)
+        # Before the first chunk, and after an outage: ask with one fresh frame.
+        self.anew = True
         # Time from which frames and steps are counted to the next boundary; None before the first
         # chunk, and while a synchronous arm waits for the next.
         self.origin_s: float | None = None
-        self.seen = 0
-        self.asked_s = 0.0
+        self.taken = 0
+        self.number = 0
+        self.asked_s = self.observed_s = self.newest_s = 0.0
+        self.pictured_s = -np.inf
         self.boundaries = 0
         self.moving_s: float | None = None
+        self.relaxed = False
 
-    def run(
-        self, seconds: float | None, max_chunks: int | None, until: Callable[[], bool] | None
-    ) -> str:
+    def run(self, real_time: bool = False) -> str:
         """Ticks until something ends it; returns what did."""
         clock = self.robot.clock
         begin = clock.now()
-        self.recorder.begin(begin)
-        self._look()
-        self._ask(begin)
+        home = self.robot.guard.last
+        self.journal.begin(begin, real_time)
         tick = 0
-        while True:
-            due = begin + tick * self.period_s
-            clock.sleep_until(due)
-            self._adopt(due)
-            moved = self._command(due)
-            boundary = self._observe(due)
-            if boundary:
-                self.boundaries += 1
-                over = max_chunks is not None and self.boundaries >= max_chunks
-                if seconds is not None and self.moving_s is not None:
-                    over |= due - self.moving_s >= seconds - _EPS_S
-                if over:
-                    return "done"
-                if until is not None and until():
-                    return "until"
-                self._ask(due)
-                self._adopt(due)
-            if not moved and not self._command(due):
+        try:
+            while True:
+                due = begin + tick * self.period_s
+                clock.sleep_until(due)
+                try:
+                    ended = self._tick(due)
+                except LinkLost as error:
+                    self._recover(error)
+                    tick = int((clock.now() - begin) / self.period_s) + 1
+                    continue
+                if ended:
+                    break
+                # Deadlines are absolute: after a late tick the lost ones are counted, not made up for.
+                behind = int((clock.now() - due) / self.period_s + EPS_S)
+                lost = max(0, behind - 1) if behind else 0
+                if lost:
+                    self.journal.missed(lost)
+                tick += 1 + lost
+        except Ended as end:
+            ended = end.reason
+        except RobotFault as error:
+            if not isinstance(error, LinkLost | Stopped):
+                self.journal.fault(clock.now(), str(error))
+            raise
+        if ended == "interrupted":
+            return ended
+        return self._finish(ended, home)
+
+    def _tick(self, due: float) -> str:
+        """One command and one reading; what ended the run, or ""."""
+        # A clock that waits lets an answer come within the tick that asks. Else the command goes first,
+        # so that no reading delays it.
+        waits = self.robot.clock.simulated
+        if waits:
+            self._begin_anew(due)
+        self._adopt(due)
+        moved = self._command(due)
+        if not waits:
+            if not moved:
                 self._hold(due)
-                if self.watchdog.expired(clock.now()):
-                    return "watchdog"
-            # Deadlines are absolute: after a late tick the lost ones are counted, not made up for.
-            behind = int((clock.now() - due) / self.period_s + _EPS_S)
-            lost = max(0, behind - 1) if behind else 0
-            self.recorder.missed += lost
-            tick += 1 + lost
+            self._begin_anew(due)
+        if self._observe(due):
+            self.boundaries += 1
+            limit = self.options.max_chunks
+            over = limit is not None and self.boundaries >= limit
+            if self.options.seconds is not None and self.moving_s is not None:
+                over |= due - self.moving_s >= self.options.seconds - EPS_S
+            if over:
+                return "done"
+            self._ask(due)
+            self._adopt(due)
+        if waits and not moved:
+            moved = self._command(due)
+            if not moved:
+                self._hold(due)
+        return "watchdog" if not moved and self.watchdog.expired(self.robot.clock.now()) else ""
+
+    def _begin_anew(self, due: float) -> None:
+        """Ask with one fresh frame, at the start and after an outage."""
+        if self.anew and not self.mind.busy:
+            self._look(due)
+            self._ask(due)
+
+    def _recover(self, error: LinkLost) -> None:
+        """Wait for the wire; raises ``error`` if it stays away."""
+        clock = self.robot.clock
+        lost_s = clock.now()
+        self.journal.fault(lost_s, str(error))
+        while True:
+            if clock.now() - lost_s >= self.options.reconnect_s:
+                raise error
+            self.mind.poll()  # an answer of before is worth nothing now; raises if the run is over
+            try:
+                self.robot.reconnect()
+                break
+            except UserError:
+                clock.sleep_until(clock.now() + RETRY_S)
+        self.journal.back(clock.now())
+        self.pilot.lose()
+        self.origin_s, self.anew = None, True
+        self.watchdog.feed(clock.now())
 
     def _adopt(self, due: float) -> None:
         """Take over the next chunk if it is there."""
-        answer = self.thinker.poll()
-        if answer is None:
+        answer = self.mind.poll()
+        if answer is None or answer.number != self.number or self.anew:
             return
-        chunk = answer.chunk
-        if chunk.actions.ndim != 2 or chunk.actions.shape[1] != self.card.action_dim:
-            raise UserError(
-                f"the policy's chunk has shape {list(chunk.actions.shape)}; {self.card.name} "
-                f"takes [k, {self.card.action_dim}]"
-            )
-        if len(chunk.actions) < self.steps:
-            raise UserError(
-                f"the policy's chunk has {len(chunk.actions)} steps, fewer than the {self.steps} "
-                "executed between two observations"
-            )
+        # A picture is older than the question; a clock that read it cannot be later than that.
+        adopted = self.pilot.adopt(answer.chunk, due, min(self.observed_s, self.asked_s))
+        if adopted is None:
+            return
+        anchor, dropped = adopted
         if self.moving_s is None:
             self.moving_s = due
-        # The first chunk met an arm at rest: its observation still holds when it is ready.
-        anchor = self.asked_s if self.overlapped and self.plan is not None else due
-        self.plan = _Plan(np.asarray(chunk.actions, np.float64), anchor, chunk.rate_hz)
         if self.origin_s is None:
             self.origin_s = due
-        self._record(answer, anchor, due)
-
-    def _record(self, answer: Answer, anchor: float, due: float) -> None:
-        chunk = answer.chunk
-        self.recorder.chunk(
-            ChunkRecord(
-                observed_s=self.asked_s,
-                ready_s=self.robot.clock.now(),
-                anchor_s=anchor,
-                think_s=answer.think_s,
-                frames=self.seen,
-                dropped_steps=round((due - anchor) * chunk.rate_hz),
-                actions=np.asarray(chunk.actions, np.float32),
-                video=chunk.video,
-                info=dict(chunk.info),
-            )
-        )
+        ready_s = self.robot.clock.now()
+        self.journal.chunk(answer.number, self.observed_s, ready_s, anchor, dropped)
 
     def _command(self, due: float) -> bool:
-        """Send the plan's setpoint; false if there is none for now."""
-        if self.plan is None:
-            return False
-        target = self.plan.at(due, self.period_s, self.robot.guard.last)
+        """Send the setpoint that is due; false if there is none for now."""
+        target = self.pilot.target(due)
         if target is None:
+            if self.pilot.approaching:
+                # It is where the chunk began that it was given then: ask for one that begins here.
+                self.pilot.plan, self.anew = None, True
             return False
         self._send(due, target, held=False)
         self.watchdog.feed(self.robot.clock.now())
@@ -260,54 +223,75 @@ class _Loop:
         sent_s = self.robot.clock.now()
         sent = self.robot.act(target)
         decision = self.robot.decision
-        clipped = decision is not None and decision.clipped
-        self.recorder.command(due, sent_s, target, sent, held, clipped)
-        if decision is not None:
-            self.recorder.count(decision)
+        assert decision is not None
+        self.pilot.sent(due, decision.action)
+        self.journal.command(due, sent_s, target, sent, held, decision.rules)
 
     def _observe(self, due: float) -> bool:
         """Read the arm, take the frames that are due; true at a boundary."""
         wanted = 0
         if self.origin_s is not None:
-            passed = int((due - self.origin_s) * self.card.video_hz + _EPS_S)
-            wanted = passed - self.recorder.taken
+            passed = int((due - self.origin_s) * self.card.video_hz + EPS_S)
+            wanted = passed - self.taken
         if wanted <= 0:
-            self.recorder.state(self.robot.observe(views=()))
+            waiting = self.pictures and self.origin_s is None
+            if waiting and due - self.pictured_s >= 1 / self.card.video_hz - EPS_S:
+                self._look(due, count=0)
+            else:
+                self._read(self.robot.observe((), self._left_s(due)))
             return False
         # Never past a boundary in one go: a policy is given whole blocks.
-        self._look(min(wanted, self.frames - self.recorder.taken % self.frames))
+        self._look(due, min(wanted, self.frames - self.taken % self.frames))
         # While an answer is awaited another question would mix up the policy: wait for the next.
-        taken = self.recorder.taken
-        return taken >= self.frames and taken % self.frames == 0 and not self.thinker.busy
+        boundary = self.taken >= self.frames and self.taken % self.frames == 0
+        return boundary and not self.mind.busy
 
-    def _look(self, count: int = 1) -> None:
-        observation = self.robot.observe()
-        self.recorder.state(observation)
-        self.recorder.frame(observation, count)
+    def _look(self, due: float, count: int = 1) -> None:
+        """Take a picture of every view, for the policy unless ``count`` is 0."""
+        observation = self.robot.observe(within_s=self._left_s(due))
+        self._read(observation)
+        self.journal.frame(due, observation, max(count, 1), shown=count > 0)
+        self.pictured_s = due
+        if count:
+            self.taken += count
+            self.newest_s = observation.time_s
+
+    def _left_s(self, due: float) -> float:
+        """How long a reading may take so that the next command is on time."""
+        return max(0.8 * (due + self.period_s - self.robot.clock.now()), 1e-3)
+
+    def _read(self, observation: Observation) -> None:
+        self.pilot.pose = np.asarray(observation.state[: self.card.action_dim], np.float64)
+        self.journal.state(observation.time_s, observation.state)
 
     def _ask(self, due: float) -> None:
         """Give the policy what was seen since the last time, and have it think."""
-        frames, state, self.seen = self.recorder.drain()
-        self.asked_s = due
+        self.number += 1
+        self.asked_s, self.observed_s = due, self.newest_s
         if self.origin_s is not None:
             self.origin_s = due if self.overlapped else None
+        anew, self.anew, self.taken = self.anew, False, 0
+        self.mind.ask(self.number, anew)
 
-        policy = self.policy
-
-        def thought() -> ActionChunk:
-            policy.observe(frames, state)
-            return policy.act()
-
-        self.thinker.submit(thought)
-
-
-def _cadence(card: Embodiment, mode: Mode, execute_steps: int | None) -> tuple[int, int]:
-    """(action steps, frames) from one boundary to the next; UserError unless both are whole."""
-    steps = execute_steps or (card.horizon // 2 if mode == "overlapped" else card.horizon)
-    frames = steps * card.video_hz / card.action_hz
-    if not 0 < steps <= card.horizon or abs(frames - round(frames)) > 1e-9:
-        raise UserError(
-            f"execute_steps={steps} is not 1..{card.horizon} steps that make whole frames at "
-            f"{card.video_hz} Hz"
-        )
-    return steps, round(frames)
+    def _finish(self, ended: str, home: np.ndarray) -> str:
+        """Hold, relax, or go back to where the arm began; returns what ended the run after all."""
+        if self.options.end == "relax":
+            self.robot.relax()
+            self.relaxed = True
+        if self.options.end != "home":
+            return ended
+        clock, rate_hz = self.robot.clock, 1 / self.period_s
+        begin, start = clock.now(), self.robot.guard.last
+        velocity = _HOMING * np.asarray(self.robot.guard.limits.velocity)
+        way = straight(start, home, velocity, begin, rate_hz)
+        for step, target in enumerate(way.actions):
+            due = begin + step / rate_hz
+            clock.sleep_until(due)
+            if ended != "orphaned":
+                try:
+                    self.mind.poll()
+                except Ended as end:
+                    return end.reason
+            self._send(due, target, held=False)
+            self._read(self.robot.observe((), self._left_s(due)))
+        return ended

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .base import RobotFault
+from .safety import RULES
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class ChunkRecord:
     info: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Something failed at ``time_s``; ``back_s`` is when the arm was reached again, None if never."""
+
+    time_s: float
+    text: str
+    back_s: float | None = None
+
+
 @dataclass
 class RunLog:
     """Everything of one run; times in seconds since its first tick.
@@ -52,12 +62,14 @@ class RunLog:
 
     Attributes:
         instruction, mode, stream_hz: what was asked.
-        ended: "done", "until", "watchdog", "interrupted" or "fault".
-        fault: the fault in words, empty without one.
-        missed: deadlines that went by without a command.
+        ended: "done", "until", "watchdog", "interrupted", "estop" or "fault".
+        fault: the fault that ended the run, or who stopped it, in words; else empty.
+        missed: deadlines that went by without a command while the arm could be reached.
         repeated_frames: pictures used twice, because their time fell into missed deadlines.
         score: what the simulation says of the outcome, if it is one.
         real_time: whether the system gave the loop real-time scheduling.
+        faults: what failed, also where the run went on.
+        begin_s: the clock at the first tick.
     """
 
     instruction: str
@@ -81,6 +93,8 @@ class RunLog:
     repeated_frames: int = 0
     score: dict[str, object] | None = None
     real_time: bool = False
+    faults: list[Fault] = field(default_factory=list)
+    begin_s: float = 0.0
 
     @property
     def lateness_s(self) -> np.ndarray:
@@ -91,6 +105,18 @@ class RunLog:
     def jitter_s(self) -> np.ndarray:
         """Float ``[n - 1]``: how far each interval between commands was from the one that was due."""
         return np.abs(np.diff(self.sent_s) - np.diff(self.due_s))
+
+    @property
+    def age_s(self) -> np.ndarray:
+        """Float ``[chunks]``: how old the newest frame a chunk was made from was when it was ready."""
+        return np.array([chunk.ready_s - chunk.observed_s for chunk in self.chunks])
+
+    @property
+    def outage_s(self) -> np.ndarray:
+        """Float ``[faults]``: how long each fault kept the arm out of reach; 0 for one that ended it."""
+        return np.array(
+            [(f.time_s if f.back_s is None else f.back_s) - f.time_s for f in self.faults]
+        )
 
     def raise_for_fault(self) -> None:
         """RobotFault if the run ended in one."""
@@ -106,10 +132,19 @@ class RunLog:
             "chunks": float(len(self.chunks)),
             "held_share": float(self.held.mean()) if len(self.held) else 0.0,
             "clipped_commands": float(self.clipped.sum()),
-            "refused_commands": float(self.counts.get("refused", 0)),
+            **{f"{rule}_commands": float(self.counts.get(rule, 0)) for rule in RULES},
             "repeated_frames": float(self.repeated_frames),
+            "dropped_steps": float(sum(chunk.dropped_steps for chunk in self.chunks)),
+            "faults": float(len(self.faults)),
+            "outage_s": float(self.outage_s.sum()),
         }
-        for name, values in (("lateness", self.lateness_s), ("jitter", self.jitter_s)):
+        figures = {
+            "lateness": self.lateness_s,
+            "jitter": self.jitter_s,
+            "think": np.array([chunk.think_s for chunk in self.chunks]),
+            "observation_age": self.age_s,
+        }
+        for name, values in figures.items():
             if len(values):
                 p50, p99 = np.percentile(values, (50, 99))
                 out |= {
@@ -117,15 +152,6 @@ class RunLog:
                     f"{name}_p99_ms": 1e3 * float(p99),
                     f"{name}_max_ms": 1e3 * float(values.max()),
                 }
-        if self.chunks:
-            thinking = [chunk.think_s for chunk in self.chunks]
-            ages = [chunk.ready_s - chunk.observed_s for chunk in self.chunks]
-            out |= {
-                "think_p50_ms": 1e3 * float(np.median(thinking)),
-                "think_max_ms": 1e3 * float(np.max(thinking)),
-                "observation_age_p50_ms": 1e3 * float(np.median(ages)),
-                "dropped_steps": float(sum(chunk.dropped_steps for chunk in self.chunks)),
-            }
         if len(self.chunks) > 1:
             span = self.chunks[-1].ready_s - self.chunks[0].ready_s
             out["chunk_rate_hz"] = (len(self.chunks) - 1) / span if span > 0 else 0.0
@@ -145,6 +171,7 @@ class RunLog:
             "stream_hz": self.stream_hz,
             "ended": self.ended,
             "fault": self.fault,
+            "faults": [asdict(fault) for fault in self.faults],
             "score": self.score,
             "real_time": self.real_time,
             "summary": self.summary(),

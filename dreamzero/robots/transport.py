@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from ..errors import UserError
-from .base import RobotFault
+from .base import LinkLost
 from .uri import Uri
 
 # What pyserial lets through when a port vanishes while in use; termios.error is no OSError.
@@ -126,7 +126,7 @@ class SerialLink:
         with suppress(*_LOST):
             self._port.close()
 
-    def _lost(self, error: BaseException) -> RobotFault:
-        return RobotFault(
+    def _lost(self, error: BaseException) -> LinkLost:
+        return LinkLost(
             f"lost {self.name} ({self.detail}): {error}. Is the cable in and the power on?"
         )

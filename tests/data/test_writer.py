@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dreamzero.data.reader import Dataset
 from dreamzero.data.video import Clip
 from dreamzero.data.writer import Writer
 from dreamzero.errors import UserError
@@ -120,3 +121,122 @@ def test_mistakes_are_named(tmp_path: Path, broken: str) -> None:
         if broken != "empty":
             w.add_episode({view: clip}, state, action, "t")
     assert [p.name for p in tmp_path.iterdir()] == (["d"] if broken == "taken" else [])
+
+
+def append(root: Path, length: int, seed: int, **changes) -> None:
+    e = episode(length, seed)
+    given = {
+        "fps": 7.5,
+        "robot_type": "so101",
+        "views": {VIEW: (32, 32)},
+        "state_names": ["x", "y", "z"],
+        "action_names": ["x", "y"],
+    }
+    with Writer(root, **(given | changes), append=True) as w:
+        w.add_episode({VIEW: e["clip"]}, e["state"], e["action"], f"task {seed % 2}")
+
+
+def test_appending_is_as_if_written_at_once(tmp_path: Path) -> None:
+    lengths = [5, 9, 3]
+    record(tmp_path / "once", lengths)
+    for seed, n in enumerate(lengths):
+        append(tmp_path / "bit", n, seed)
+    once, bit = (Dataset.open(tmp_path / name) for name in ("once", "bit"))
+    assert not bit.notes
+    assert [e.task for e in bit.episodes] == [e.task for e in once.episodes]
+    for i, n in enumerate(lengths):
+        for key, values in once.rows(i).items():
+            np.testing.assert_array_equal(bit.rows(i)[key], values)
+        assert bit.frames(i, VIEW).shape == (n, 32, 32, 3)
+        apart = np.abs(bit.frames(i, VIEW).astype(int) - once.frames(i, VIEW))
+        assert apart.mean() < 6
+    rows = [pq.read_table(p) for p in sorted((tmp_path / "bit/data").rglob("*.parquet"))]
+    assert [i for r in rows for i in r["index"].to_pylist()] == list(range(17))
+    stats = [json.loads((tmp_path / f"{n}/meta/stats.json").read_text()) for n in ("once", "bit")]
+    for key in ("action", "observation.state"):
+        for name, values in stats[0][key].items():
+            np.testing.assert_allclose(stats[1][key][name], values, atol=1e-12)
+    for name in ("min", "max", "mean", "std", "count"):
+        np.testing.assert_allclose(stats[1][VIEW][name], stats[0][VIEW][name], atol=1e-9)
+    # Quantiles of pictures are averaged, as lerobot does.
+    assert np.abs(np.subtract(stats[1][VIEW]["q50"], stats[0][VIEW]["q50"])).max() < 0.1
+    info = [json.loads((tmp_path / f"{n}/meta/info.json").read_text()) for n in ("once", "bit")]
+    assert info[0] == info[1]
+
+
+@pytest.mark.parametrize("survived", range(8))
+def test_a_crash_while_appending_leaves_the_old_or_the_new(tmp_path, monkeypatch, survived) -> None:
+    import os
+
+    append(tmp_path / "d", 5, 0)
+    done, replace = 0, os.replace
+
+    def crash(source, target):
+        nonlocal done
+        if done == survived:
+            raise KeyboardInterrupt
+        done += 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", crash)
+    try:
+        append(tmp_path / "d", 9, 1)
+    except KeyboardInterrupt:
+        pass
+    monkeypatch.undo()
+    data = Dataset.open(tmp_path / "d")
+    assert not data.notes
+    lengths = [len(data.rows(e.index)["action"]) for e in data.episodes]
+    assert lengths in ([5], [5, 9])
+    for e in data.episodes:
+        assert len(data.frames(e.index, VIEW)) == e.length
+    # And it can be gone on with.
+    append(tmp_path / "d", 3, 2)
+    data = Dataset.open(tmp_path / "d")
+    assert [len(data.rows(e.index)["action"]) for e in data.episodes] == [*lengths, 3]
+    assert len(data.frames(len(lengths), VIEW)) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"robot_type": "franka"}, "other robot: so101 there, franka now"),
+        ({"fps": 15.0}, "other rate: 7.5 fps there, 15 fps now"),
+        ({"views": {}}, "other columns"),
+        ({"state_names": ["a", "b", "c"]}, "other columns"),
+    ],
+)
+def test_what_does_not_fit_is_not_appended(tmp_path: Path, changes: dict, part: str) -> None:
+    append(tmp_path / "d", 5, 0)
+    with pytest.raises(UserError, match=part):
+        append(tmp_path / "d", 5, 1, **changes)
+    assert len(Dataset.open(tmp_path / "d").episodes) == 1
+    append(tmp_path / "d", 5, 1)
+
+
+def test_two_cannot_append_at_a_time(tmp_path: Path) -> None:
+    append(tmp_path / "d", 5, 0)
+    arguments = (tmp_path / "d", 7.5, "so101", {VIEW: (32, 32)}, ["x", "y", "z"], ["x", "y"])
+    first = Writer(*arguments, append=True)
+    with pytest.raises(UserError, match="another program is recording"):
+        Writer(*arguments, append=True)
+    first.discard()
+    Writer(*arguments, append=True).discard()
+    assert len(Dataset.open(tmp_path / "d").episodes) == 1
+
+
+def test_a_damaged_or_foreign_dataset_is_not_appended_to(tmp_path: Path) -> None:
+    append(tmp_path / "d", 5, 0)
+    append(tmp_path / "d", 5, 1)
+    (tmp_path / f"d/videos/{VIEW}/chunk-000/file-001.mp4").unlink()
+    with pytest.raises(UserError, match="is not whole"):
+        append(tmp_path / "d", 5, 2)
+
+
+def test_files_of_ones_own(tmp_path: Path) -> None:
+    e = episode(4, 0)
+    for i in range(2):
+        with Writer(tmp_path / "d", 7.5, "x", {}, None, ["x", "y"], append=True) as w:
+            w.add_episode({}, None, e["action"], "task")
+            w.attach(f"timing/{i}.json", "{}")
+    assert sorted(p.name for p in (tmp_path / "d/timing").iterdir()) == ["0.json", "1.json"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dreamzero import embodiments
-from dreamzero.robots.base import Features, Robot
+from dreamzero.errors import UserError
+from dreamzero.robots.base import Features, LinkLost, Robot, RobotFault
 from dreamzero.robots.clock import ManualClock
 from dreamzero.robots.dynamixel.driver import DynamixelArm
 from dreamzero.robots.emulation import ARMS
@@ -39,11 +40,24 @@ class ClockworkArm(Robot):
         self.sent: list[tuple[float, np.ndarray]] = []
         self.pictures = 0
         self.fail_after: int | None = None
+        # Seconds on the clock between which there is no wire, and the pose the arm comes back in.
+        self.outage_s = (np.inf, np.inf)
+        self.moved_to: np.ndarray | None = None
+        self.opened = 0
+
+    def _cut(self) -> bool:
+        return self.outage_s[0] <= self.manual.now() < self.outage_s[1]
 
     def _open(self) -> None:
-        self.sent = []
+        if self._cut():
+            raise UserError("there is no port")
+        self.opened += 1
+        if self.opened > 1 and self.moved_to is not None:
+            self.pose = self.moved_to
 
     def _observe(self, views: tuple[str, ...]) -> Observation:
+        if self._cut():
+            raise LinkLost("the wire is cut")
         self.manual.advance(self.cost_s)
         frames = {}
         for view in views:
@@ -52,13 +66,16 @@ class ClockworkArm(Robot):
         return Observation(frames, self.pose.copy(), self.manual.now())
 
     def _send(self, action: np.ndarray) -> np.ndarray:
-        from dreamzero.robots.base import RobotFault
-
+        if self._cut():
+            raise LinkLost("the wire is cut")
         if self.fail_after is not None and len(self.sent) >= self.fail_after:
             raise RobotFault("the wire is cut")
         self.pose = np.asarray(action, np.float32)
         self.sent.append((self.manual.now(), self.pose))
         return self.pose
+
+    def relax(self) -> None:
+        self.relaxed = True
 
     def _close(self) -> None:
         self.closed = True

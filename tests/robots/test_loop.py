@@ -15,6 +15,8 @@ from dreamzero.types import ActionChunk
 from .conftest import CARD, VIEW, ClockworkArm
 
 STEP_S = 1 / CARD.action_hz
+# Chunks of ``Counting`` have nothing to do with each other: as they are.
+AS_PLANNED = {"smoothing": "none", "blend_s": 0.0}
 
 
 class Counting:
@@ -80,7 +82,9 @@ def test_synchronous_holds_while_the_model_thinks(arm: ClockworkArm) -> None:
 def test_overlapped_drops_the_steps_that_are_past(arm: ClockworkArm) -> None:
     policy = Counting()
     latency_s = 3.5 * STEP_S
-    log = run_episode(arm, policy, "x", max_chunks=4, mode="overlapped", latency_s=latency_s)
+    log = run_episode(
+        arm, policy, "x", max_chunks=4, mode="overlapped", latency_s=latency_s, **AS_PLANNED
+    )
     # Half a chunk from one observation to the next is no whole block: the newest frame, anew.
     assert [s.tolist() for s in policy.seen] == [[0], [4], [8], [12]]
     assert log.frames[VIEW].shape[0] == 17
@@ -255,6 +259,12 @@ def test_seconds_end_at_a_boundary(arm: ClockworkArm) -> None:
         ({"max_chunks": 1, "execute_steps": 17}, "execute_steps=17"),
         ({"max_chunks": 1, "execute_steps": 3}, "whole frames"),
         ({"max_chunks": 1, "watchdog_s": 0.0}, "watchdog_s"),
+        ({"max_chunks": 1, "reconnect_s": -1.0}, "reconnect_s"),
+        ({"max_chunks": 1, "blend_s": float("nan")}, "blend_s"),
+        ({"max_chunks": 1, "max_start_offset_rad": 0.0}, "max_start_offset_rad"),
+        ({"max_chunks": 1, "approach": 1.5}, "approach"),
+        ({"max_chunks": 1, "smoothing": "wavelets"}, "unknown smoothing"),
+        ({"max_chunks": 1, "end": "dance"}, "unknown end"),
     ],
 )
 def test_parameters_that_do_not_fit(arm: ClockworkArm, options: dict, part: str) -> None:
@@ -333,3 +343,18 @@ def test_threads_started_in_a_punctual_one_are_ordinary() -> None:
     assert seen == [before]
     assert os.sched_getscheduler(0) == before
     assert (inside != before) == granted
+
+
+def test_a_punctual_process_and_its_threads() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import os, threading; from dreamzero.robots.clock import punctual_process\n"
+        "granted, seen = punctual_process(), []\n"
+        "thread = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))\n"
+        "thread.start(); thread.join()\n"
+        "print(granted == (seen[0] == os.SCHED_RR))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

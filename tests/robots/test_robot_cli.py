@@ -55,7 +55,9 @@ def test_run_on_the_simulator_and_write_the_log(tmp_path: Path, capsys) -> None:
     status = main(
         [
             *("robot", "run", "--robot", "sim://so101?task=reach-red", "--chunks", "2", "--json"),
-            *("--policy", f"replay:{tmp_path}/actions.npy", "--out", str(out)),
+            *("--policy", f"replay:{tmp_path}/actions.npy", "--out", str(out), "--max-start", "2"),
+            *("--max-step", "0.3", "--workspace=-0.2:0.6,-0.5:0.5,-0.1:0.8", "--end", "home"),
+            *("--smoothing", "savgol", "--record", str(tmp_path / "recorded")),
         ]
     )
     assert status == 0
@@ -63,7 +65,13 @@ def test_run_on_the_simulator_and_write_the_log(tmp_path: Path, capsys) -> None:
     assert said["ended"] == "done"
     assert said["chunks"] == 2
     assert said["score"]["instruction"] == "touch the red block"
-    assert len(json.loads(out.read_text())["sent"]) == 2 * 8
+    assert said["step_commands"] > 0
+    assert said["record"] == str(tmp_path / "recorded")
+    log = json.loads(out.read_text())
+    assert len(log["sent"]) > 2 * 8
+    np.testing.assert_allclose(log["sent"][-1], log["state"][0], atol=1e-5)
+    assert main(["data", "inspect", str(tmp_path / "recorded"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"]
 
 
 def test_a_fault_is_status_one(pty_arm: PtyArm, capsys) -> None:
@@ -92,9 +100,20 @@ def test_dry_run_says_so_and_moves_nothing(pty_arm: PtyArm, capsys) -> None:
         (["--robot", "sim://so101", "--policy", "hold", "--speed", "2"], "speed 2.0 is outside"),
         (["--robot", "sim://so101", "--policy", "hold", "--out", "no/such/log.json"], "no folder"),
         (["--robot", "sim://so101?task=fly", "--policy", "hold"], "task 'fly'"),
+        (["--robot", "sim://so101", "--policy", "hold", "--workspace", "1:2"], "--workspace 1:2"),
+        (["--robot", "sim://so101", "--policy", "hold", "--approach", "2"], "approach 2.0 is"),
+        (["--robot", "sim://so101", "--policy", "hold", "--end", "dance"], "unknown 'dance'"),
+        (
+            ["--robot", "sim://so101?task=reach-red", "--policy", "replay:zeros.npy"],
+            "begins with wrist_flex at +0.00 rad",
+        ),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(arguments: list[str], part: str, capsys) -> None:
+def test_mistakes_are_one_line_and_status_two(
+    arguments: list[str], part: str, capsys, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("zeros.npy", np.zeros((8, 6)))
     assert main(["robot", "run", *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dreamzero.errors import UserError
 from dreamzero.robots import HoldPolicy, RobotFault, calibration, feetech, run_episode, transport
 from dreamzero.robots.calibration import Calibration, JointCalibration
+from dreamzero.robots.clock import ManualClock
 from dreamzero.robots.feetech.bus import Bus, Silence
 from dreamzero.robots.transport import SerialLink
 from dreamzero.robots.uri import parse
@@ -142,6 +143,25 @@ def test_a_servo_in_trouble_is_named(pty_arm) -> None:
         pty_arm.servo(2).error = 0
 
 
+def test_a_running_loop_makes_do_with_the_last_reading_for_a_while(pty_arm) -> None:
+    clock = ManualClock(50.0)
+    with pty_arm.driver(clock=clock) as arm:
+        before = arm.observe(views=())
+        pty_arm.servo(4).silent = True
+        clock.advance(0.1)
+        again = arm.observe(views=(), within_s=0.005)
+        assert again.time_s == before.time_s == 50.0
+        np.testing.assert_array_equal(again.state, before.state)
+        # Whoever may wait is told, and so is a loop whose bus stays silent.
+        with pytest.raises(RobotFault, match=r"servo id 4 within 50 ms"):
+            arm.observe(views=())
+        clock.advance(0.1)
+        with pytest.raises(RobotFault, match=r"servo id 4 within 5 ms"):
+            arm.observe(views=(), within_s=0.005)
+        pty_arm.servo(4).silent = False
+        assert arm.observe(views=(), within_s=0.5).time_s == clock.now()
+
+
 def test_another_model_is_refused(pty_arm) -> None:
     pty_arm.servo(5).set("model", 1284)
     with pytest.raises(RobotFault, match="id 5 says it is model 1284"):
@@ -159,9 +179,10 @@ def test_a_pulled_cable_ends_the_run_with_one_sentence(pty_arm) -> None:
         return think()
 
     policy.act = act_and_pull
-    log = run_episode(arm, policy, "hold", max_chunks=2)
+    log = run_episode(arm, policy, "hold", max_chunks=2, reconnect_s=0)
     arm.close()
     assert log.ended == "fault"
+    assert [fault.back_s for fault in log.faults] == [None]
     assert pty_arm.wire.port in log.fault
     assert "cable" in log.fault
     with pytest.raises(RobotFault, match="cable"):

@@ -30,13 +30,17 @@ class Bus(bus.Bus):
     bauds = (1_000_000, 57_600, 115_200, 2_000_000, 3_000_000, 4_000_000, 9_600)
     ping_bytes = 3
 
-    def fast_sync_read(self, register: Register, servos: Iterable[int]) -> dict[int, int]:
+    def fast_sync_read(
+        self, register: Register, servos: Iterable[int], within_s: float | None = None
+    ) -> dict[int, int]:
         """As ``sync_read``, in one packet for all; servos with old firmware stay silent."""
         ids = list(servos)
         request = dynamixel.fast_sync_read(register.address, register.size, ids)
         try:
-            return self._read_all(request, register, ids, "fast sync read")
+            return self._read_all(request, register, ids, "fast sync read", within_s)
         except Silence:
+            if within_s is not None:
+                raise
             # The parts of one packet wait for each other; asked one by one, the silent one shows.
             self.sync_read(register, ids)
             raise

@@ -141,7 +141,8 @@ class DynamixelArm(ServoArm):
         if not self._fast:
             return super()._positions()
         register = self.register("present_position")
-        return self._ticks(cast(Bus, self.bus).fast_sync_read(register, self.calibration.ids))
+        bus = cast(Bus, self.bus)
+        return self._ticks(bus.fast_sync_read(register, self.calibration.ids, self.within_s))
 
     def _hold(self) -> None:
         for name in ("profile_acceleration", "profile_velocity"):

@@ -1,54 +1,22 @@
 """The emulator's second wire: pictures, scores and faults, apart from the bytes of the bus.
 
-One message is two big-endian uint32 (bytes of JSON, bytes of data), then JSON, then data. Requests
-are JSON alone; an answer with ``error`` is raised at the asker. Local use: 127.0.0.1 only.
+Requests are JSON alone; an answer with ``error`` is raised at the asker. Local use: 127.0.0.1 only.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import socketserver
-import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ...errors import UserError
 from ..base import RobotFault
-
-_HEAD = struct.Struct("!II")
-# A picture of 2048 x 2048; anything longer is no message of ours.
-_MOST_BYTES = 3 * 2048 * 2048
+from ..messages import pack, receive
 
 Handler = Callable[[dict[str, Any]], tuple[dict[str, Any], bytes]]
-
-
-def pack(message: dict[str, Any], data: bytes = b"") -> bytes:
-    """One message as bytes."""
-    text = json.dumps(message).encode()
-    return _HEAD.pack(len(text), len(data)) + text + data
-
-
-def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """One message; EOFError when the other side has gone, ValueError when it is not ours."""
-    text_bytes, data_bytes = _HEAD.unpack(_exactly(sock, _HEAD.size))
-    if text_bytes > 1 << 16 or data_bytes > _MOST_BYTES:
-        raise ValueError("a message of another protocol")
-    message = json.loads(_exactly(sock, text_bytes))
-    if not isinstance(message, dict):
-        raise ValueError("a message of another protocol")  # noqa: TRY004  bad bytes, not bad code
-    return message, _exactly(sock, data_bytes)
-
-
-def _exactly(sock: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        part = sock.recv(count - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return bytes(data)
 
 
 class Client:
@@ -77,6 +45,9 @@ class Client:
         return answer, data
 
     def close(self) -> None:
+        # Whoever waits for an answer hears of a shut socket, and not of a closed one.
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
 

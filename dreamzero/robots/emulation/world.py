@@ -13,7 +13,7 @@ import numpy as np
 
 from ... import embodiments
 from ...errors import UserError
-from ..clock import MonotonicClock
+from ..clock import MonotonicClock, punctual_process
 from . import device, plants, proxy
 from .device import Wire
 from .impairments import Dice, Impairments
@@ -71,6 +71,7 @@ class World:
         card = embodiments.get((physics == "tabletop" and arm.body) or arm.card)
         self.plant = plants.make(physics, card, config.size_px)
         self.frames: dict[str, tuple[np.ndarray, float]] = {}
+        self._taken = threading.Condition()
         self.score: dict[str, Any] = {}
         self.late = 0
         self._jobs: deque[tuple[Callable[[], None], threading.Event, list[str]]] = deque()
@@ -86,8 +87,19 @@ class World:
     def look(self) -> None:
         """Take the pictures and the score."""
         now = time.monotonic()
-        self.frames = {view: (self.plant.frame(view), now) for view in self.config.views}
+        frames = {view: (self.plant.frame(view), now) for view in self.config.views}
         self.score = self.plant.score()
+        with self._taken:
+            self.frames = frames
+            self._taken.notify_all()
+
+    def picture(
+        self, view: str, after_s: float, timeout_s: float = 1.0
+    ) -> tuple[np.ndarray, float]:
+        """The first picture taken later than ``after_s``; after a while the newest there is."""
+        with self._taken:
+            self._taken.wait_for(lambda: self.frames[view][1] > after_s, timeout_s)
+            return self.frames[view]
 
     def tick(self, seconds: float) -> None:
         """Move for a while. A joint that is not driven stays where it is: nothing drops in here."""
@@ -133,7 +145,11 @@ class World:
 def serve(
     config: EmulatorConfig, ready: Callable[[dict[str, Any]], None], stop: threading.Event
 ) -> None:
-    """Emulate until ``stop``; ``ready`` hears where: ``{"port", "side", "uri"}``."""
+    """Emulate until ``stop``; ``ready`` hears where: ``{"port", "side", "uri"}``.
+
+    The calling process becomes a punctual one: a real arm does not wait for the computer.
+    """
+    punctual_process()
     world = World(config)
     at, dice = config.at or device.find(config.robot).at, None
     if config.network.any:
@@ -167,7 +183,7 @@ def _answer(
         case {"get": "frame", "view": str(view)}:
             if view not in world.frames:
                 raise UserError(f"no view {view!r}; taken are {', '.join(world.frames)}")
-            frame, time_s = world.frames[view]
+            frame, time_s = world.picture(view, float(request.get("after_s", 0.0)))
             return {"shape": list(frame.shape), "time_s": time_s}, frame.tobytes()
         case {"get": "score"}:
             return world.score, b""

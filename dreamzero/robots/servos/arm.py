@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -18,11 +20,13 @@ from ..clock import Clock
 from ..transport import Link, SerialLink
 from ..uri import Uri
 from .build import Build, Setting
-from .bus import Bus
+from .bus import Bus, Silence
 from .codec import Register
 
 # A joint pushed a little beyond its servo's limits is drawn in, by no more than 5 degrees.
 _NUDGE_TICKS = 57
+# How long a running loop makes do with the last reading.
+SILENT_S = 0.15
 
 
 class ServoArm(Robot):
@@ -86,6 +90,7 @@ class ServoArm(Robot):
         self._relax = uri.query.get("relax") == "1"
         self._open_link = link
         self._bus: Bus | None = None
+        self._last: tuple[dict[int, int], float] = ({}, -math.inf)
         self._cameras: dict[str, Camera] = {}
 
     def __str__(self) -> str:
@@ -134,9 +139,10 @@ class ServoArm(Robot):
         return done
 
     def relax(self) -> None:
-        """Torque off at every servo: the arm sinks."""
-        off = dict.fromkeys(self.servos, 0)
-        self.bus.sync_write(self.register("torque_enable"), off)
+        """Torque off at every servo: the arm sinks. A dry run leaves it as it is."""
+        if self.move:
+            off = dict.fromkeys(self.servos, 0)
+            self.bus.sync_write(self.register("torque_enable"), off)
 
     def center(self) -> None:
         """Have every servo count its present position as the middle of its turn.
@@ -191,7 +197,8 @@ class ServoArm(Robot):
         return dict(ticks)
 
     def _positions(self) -> dict[int, int]:
-        return self._ticks(self.ask("present_position"))
+        register = self.register("present_position")
+        return self._ticks(self.bus.sync_read(register, self.calibration.ids, self.within_s))
 
     def _hold(self) -> None:
         """Torque on where the arm stands."""
@@ -210,17 +217,42 @@ class ServoArm(Robot):
             self.bus.write(servo, self.register("torque_enable"), 1)
 
     def _open(self) -> None:
-        self._bus = self.bus_type(self._open_link(self.uri))
-        self._check()
-        self.calibration = self._given.within(self.reach())
+        self._open_bus()
         for view, address in self._camera_uris.items():
             self._cameras[view] = camera.open(address, self.features.views[view])
         if self.move:
             self._hold()
 
+    def _open_bus(self) -> None:
+        self.within_s = None  # nobody waits for a command yet
+        self._bus = self.bus_type(self._open_link(self.uri))
+        self._check()
+        self.calibration = self._given.within(self.reach())
+
+    def reconnect(self) -> None:
+        """As for every arm, but the cameras stay open: they hang on wires of their own."""
+        self.connected = False
+        self._drop_bus()
+        try:
+            self._open_bus()
+            if self.move:
+                self._hold()
+            self.connected = True
+            self.guard.reset(self._pose(self.observe(views=())), self.clock.now())
+        except BaseException:
+            self.connected = False
+            self._drop_bus()
+            raise
+
     def _observe(self, views: tuple[str, ...]) -> Observation:
-        ticks = self._positions()
-        time_s = self.clock.now()
+        try:
+            ticks, time_s = self._positions(), self.clock.now()
+            self._last = ticks, time_s
+        except Silence:
+            # Commands come first: one reading may be missing, a silent bus is a fault.
+            ticks, time_s = self._last
+            if self.within_s is None or self.clock.now() - time_s > SILENT_S:
+                raise
         frames = {}
         for view in views:
             frames[view], time_s = self._cameras[view].read()
@@ -233,14 +265,16 @@ class ServoArm(Robot):
         return self.calibration.to_values(ticks)
 
     def _close(self) -> None:
-        if self._bus is not None:
-            try:
-                if self._relax and self.move:
-                    self.relax()
-            except RobotFault:
-                pass  # the wire is gone, and with it the wish
-            self._bus.link.close()
-            self._bus = None
+        # A wire that is gone takes the wish with it.
+        with suppress(RobotFault):
+            if self._relax and not self.lent:
+                self.relax()
+        self._drop_bus()
         for source in self._cameras.values():
             source.close()
         self._cameras = {}
+
+    def _drop_bus(self) -> None:
+        if self._bus is not None:
+            self._bus.link.close()
+            self._bus = None

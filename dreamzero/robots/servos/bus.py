@@ -95,11 +95,14 @@ class Bus(ABC):
         request = self.codec.write(servo, register.address, register.to_bytes(value))
         self._ask(request, [servo], 0, f"write of {register.name}")
 
-    def sync_read(self, register: Register, servos: Iterable[int]) -> dict[int, int]:
-        """One register of many servos with one request."""
+    def sync_read(
+        self, register: Register, servos: Iterable[int], within_s: float | None = None
+    ) -> dict[int, int]:
+        """One register of many servos with one request, which is not repeated if ``within_s`` is given
+        and is then given up so soon."""
         ids = list(servos)
         request = self.codec.sync_read(register.address, register.size, ids)
-        return self._read_all(request, register, ids, "sync read")
+        return self._read_all(request, register, ids, "sync read", within_s)
 
     def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
         """One register of many servos with one packet; the protocol has no answer to it."""
@@ -182,19 +185,33 @@ class Bus(ABC):
         return False
 
     def _read_all(
-        self, request: bytes, register: Register, ids: list[int], how: str
+        self,
+        request: bytes,
+        register: Register,
+        ids: list[int],
+        how: str,
+        within_s: float | None = None,
     ) -> dict[int, int]:
-        answers = self._ask(request, ids, register.size, f"{how} of {register.name}")
+        answers = self._ask(request, ids, register.size, f"{how} of {register.name}", within_s)
         return {servo: register.from_bytes(answers[servo]) for servo in ids}
 
-    def _ask(self, request: bytes, servos: list[int], count: int, what: str) -> dict[int, bytes]:
+    def _ask(
+        self,
+        request: bytes,
+        servos: list[int],
+        count: int,
+        what: str,
+        within_s: float | None = None,
+    ) -> dict[int, bytes]:
         """Send, then collect a status packet of ``count`` bytes from each servo."""
-        for attempt in range(self.retries + 1):
+        retries = self.retries if within_s is None else 0
+        timeout_s = self.timeout_s if within_s is None else min(within_s, self.timeout_s)
+        for attempt in range(retries + 1):
             self._parser.reset()
             self.link.discard_input()
             self.link.write(request)
-            answers, heard, others = self._collect(servos, count)
-            again = attempt < self.retries
+            answers, heard, others = self._collect(servos, count, timeout_s)
+            again = attempt < retries
             if again and any(self._unheard(status) for status in answers.values()):
                 continue
             for status in answers.values():
@@ -206,17 +223,17 @@ class Bus(ABC):
                 self.garbage = heard[:16]
             if not again:
                 others = [p for p in others if self.codec.encode(p) != request]
-                raise self._silence(what, servos, answers, heard, others)
+                raise self._silence(what, servos, answers, heard, others, timeout_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _collect(
-        self, servos: list[int], count: int
+        self, servos: list[int], count: int, timeout_s: float
     ) -> tuple[dict[int, Status], bytes, list[Packet]]:
         """(answers by id, everything heard, packets that were no answer) until the deadline."""
         answers: dict[int, Status] = {}
         others: list[Packet] = []
         heard = b""
-        deadline = self._now() + self.timeout_s
+        deadline = self._now() + timeout_s
         while len(answers) < len(servos) and (left := deadline - self._now()) > 0:
             data = self.link.read(left)
             heard += data
@@ -239,6 +256,7 @@ class Bus(ABC):
         answers: Mapping[int, Status],
         heard: bytes,
         others: list[Packet],
+        timeout_s: float,
     ) -> Silence:
         missing = [servo for servo in servos if servo not in answers]
         if others:
@@ -252,5 +270,5 @@ class Bus(ABC):
             instead = "nothing came back: check power, cable, id and baud"
         return Silence(
             f"{what} on {self.link.name} ({self.link.detail}): no answer from servo id "
-            f"{', '.join(map(str, missing))} within {self.timeout_s * 1000:.0f} ms; {instead}"
+            f"{', '.join(map(str, missing))} within {timeout_s * 1000:.0f} ms; {instead}"
         )
