@@ -275,7 +275,7 @@ class Loop:
 
     def _finish(self, ended: str, home: np.ndarray) -> str:
         """Hold, relax, or go back to where the arm began; returns what ended the run after all."""
-        if self.options.end == "relax":
+        if self.options.end == "relax" and self.robot.move:
             self.robot.relax()
             self.relaxed = True
         if self.options.end != "home":

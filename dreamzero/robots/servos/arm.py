@@ -139,10 +139,9 @@ class ServoArm(Robot):
         return done
 
     def relax(self) -> None:
-        """Torque off at every servo: the arm sinks. A dry run leaves it as it is."""
-        if self.move:
-            off = dict.fromkeys(self.servos, 0)
-            self.bus.sync_write(self.register("torque_enable"), off)
+        """Torque off at every servo: the arm sinks."""
+        off = dict.fromkeys(self.servos, 0)
+        self.bus.sync_write(self.register("torque_enable"), off)
 
     def center(self) -> None:
         """Have every servo count its present position as the middle of its turn.
@@ -267,7 +266,7 @@ class ServoArm(Robot):
     def _close(self) -> None:
         # A wire that is gone takes the wish with it.
         with suppress(RobotFault):
-            if self._relax and not self.lent:
+            if self._bus is not None and self._relax and self.move and not self.lent:
                 self.relax()
         self._drop_bus()
         for source in self._cameras.values():
