@@ -237,8 +237,9 @@ class UrRobot(Robot):
         state = self._able()
         # A number that no earlier program has echoed, so that the echo is this one's.
         self._sequence = time.monotonic_ns() >> 10 & 0x7FFFFFFF
-        if state["runtime_state"] == RuntimeState.PLAYING:
-            # One of ours that a lost link left behind ends now; anybody else's is not ours to end.
+        if state["runtime_state"] != RuntimeState.STOPPED:
+            # One of ours that a lost link left behind ends now; anybody else's is not ours to end, and
+            # what somebody paused is not ours to take up again.
             self._command(Command.END, state["actual_q"])
             self._await_end()
         self._command(Command.HOLD, self.link.latest()[0]["actual_q"])
@@ -253,11 +254,11 @@ class UrRobot(Robot):
 
     def _await_end(self) -> None:
         deadline = time.monotonic() + _START_S
-        while self.link.latest()[0]["runtime_state"] == RuntimeState.PLAYING:
+        while (runtime := self.link.latest()[0]["runtime_state"]) != RuntimeState.STOPPED:
             if time.monotonic() > deadline:
                 raise RobotFault(
-                    f"{self}: a program is running on the controller; end it on the pendant, or with "
-                    f"`dreamzero robot dashboard --robot {self.uri} stop`"
+                    f"{self}: a program is {modes.name(RuntimeState, runtime)} on the controller; end "
+                    f"it on the pendant, or with `dreamzero robot dashboard --robot {self.uri} stop`"
                 )
             time.sleep(0.01)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def stream(
     """Stream targets to an arm at its control rate; the last joint swings by 0.03 rad.
 
     Args:
-        uri: ``tcp://...``, an emulator's or a real arm's.
+        uri: ``tcp://...``, an emulator's or a real arm's; its cameras stay closed.
         card: embodiment card of the arm.
         seconds: how long.
         move: as in ``robots.open``; a real arm needs ``True``.
@@ -77,6 +77,10 @@ def stream(
         UserError: it would be a dry run. RobotFault: the arm or the wire failed.
     """
     where = uris.parse(uri, ("tcp",))
+    # Without cameras: an ordinary thread of theirs can hold the interpreter's lock while the kernel puts
+    # it aside, and this is about the wire to the arm.
+    kept = {k: v for k, v in where.query.items() if not k.startswith("camera")}
+    where = replace(where, query=kept)
     robot = UrRobot(where, card, move=not where.hardware if move is None else move)
     if not robot.move:
         raise UserError(f"{robot}: a dry run sends nothing that could be timed; move=True moves it")
