@@ -22,7 +22,7 @@ from . import protocol as feetech
 from .bus import Bus, Silence
 
 # How long a running loop makes do with the last reading.
-SILENT_S = 0.15
+SILENT_S = 0.25
 OPTIONS = ("baud", "calibration", "camera", "width", "height", "relax")
 _TORQUE = feetech.STS3215["torque_enable"]
 _GOAL = feetech.STS3215["goal_position"]
