@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 import termios
+import threading
+import time
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -13,6 +15,7 @@ from ..errors import UserError
 from .base import LinkLost
 from .uri import Uri
 
+_WRITE_S = 0.5
 # What pyserial lets through when a port vanishes while in use; termios.error is no OSError.
 _LOST = (OSError, TypeError, termios.error)
 
@@ -68,6 +71,10 @@ def ports() -> list[str]:
 class SerialLink:
     """A pyserial port, opened exclusively: two programs on one bus garble each other.
 
+    A thread of its own listens, and writing does not wait for the port to be ready: on a busy machine the
+    kernel keeps whoever polls a terminal until an ordinary worker of its own has moved the bytes
+    (``tty_buffer_flush_work`` in n_tty.c), longer than any timeout.
+
     Args:
         uri: ``serial:///dev/...?baud=`` or ``tcp://host:port`` (raw bytes, as ser2net sends).
 
@@ -84,11 +91,15 @@ class SerialLink:
         self.detail = "tcp" if tcp else f"{baud} baud"
         if not tcp and os.path.exists(uri.path) and not os.access(uri.path, os.R_OK | os.W_OK):
             raise UserError(explain_open_error(PermissionError(errno.EACCES, ""), self.name))
+        self._fresh = threading.Condition()
+        self._heard = bytearray()
+        self._failed: BaseException | None = None
+        self._open = True
         url = f"socket://{uri.host}:{uri.port}" if tcp else uri.path
         options: dict[str, Any] = {} if tcp else {"exclusive": True}
         try:
             self._port = serial.serial_for_url(
-                url, baudrate=baud, timeout=0, write_timeout=0.5, **options
+                url, baudrate=baud, timeout=0.2, write_timeout=0, **options
             )
         except (serial.SerialException, ValueError, OSError) as error:
             raise UserError(explain_open_error(error, self.name)) from error
@@ -97,34 +108,55 @@ class SerialLink:
             # the request.
             with suppress(OSError, ValueError, AttributeError, NotImplementedError):
                 self._port.set_low_latency_mode(True)
+        self._thread = threading.Thread(target=self._listen, name=self.name, daemon=True)
+        self._thread.start()
 
     def write(self, data: bytes) -> None:
         try:
-            self._port.write(data)
+            if self._failed is not None:
+                raise self._failed
+            deadline = time.monotonic() + _WRITE_S
+            while data := data[self._port.write(data) :]:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("it takes no more bytes")
         except _LOST as error:
             raise self._lost(error) from error
 
     def read(self, timeout_s: float) -> bytes:
-        try:
-            self._port.timeout = timeout_s
-            first: bytes = self._port.read(1)
-            if not first:
-                return b""
-            self._port.timeout = 0
-            return first + bytes(self._port.read(max(self._port.in_waiting, 256)))
-        except _LOST as error:
-            raise self._lost(error) from error
+        with self._fresh:
+            if not self._heard and self._failed is None:
+                self._fresh.wait(timeout_s)
+            data = bytes(self._heard)
+            self._heard.clear()
+            if not data and self._failed is not None:
+                raise self._lost(self._failed) from self._failed
+            return data
 
     def discard_input(self) -> None:
-        try:
-            self._port.reset_input_buffer()
-        except _LOST as error:
-            raise self._lost(error) from error
+        with self._fresh:
+            self._heard.clear()
 
     def close(self) -> None:
+        self._open = False
         # A port that has vanished cannot be closed better than this.
         with suppress(*_LOST):
+            getattr(self._port, "cancel_read", lambda: None)()
+        self._thread.join(1.0)
+        with suppress(*_LOST):
             self._port.close()
+
+    def _listen(self) -> None:
+        try:
+            while self._open:
+                data = self._port.read(max(1, self._port.in_waiting))
+                if data:
+                    with self._fresh:
+                        self._heard += data
+                        self._fresh.notify()
+        except _LOST as error:
+            with self._fresh:
+                self._failed = error
+                self._fresh.notify()
 
     def _lost(self, error: BaseException) -> LinkLost:
         return LinkLost(

@@ -119,7 +119,9 @@ def test_relax_lets_go_on_close(pty_arm) -> None:
     pty_arm.uri = parse(f"{pty_arm.uri}?relax=1")
     with pty_arm.driver() as arm:
         arm.observe(views=())
-    assert SerialLink(parse(f"serial://{pty_arm.wire.port}")).read(0.0) == b""
+    link = SerialLink(parse(f"serial://{pty_arm.wire.port}"))
+    assert link.read(0.0) == b""
+    link.close()
     with pty_arm.driver(move=False) as arm:
         assert not pty_arm.bus.goals()[1].any()
 
@@ -155,7 +157,7 @@ def test_a_running_loop_makes_do_with_the_last_reading_for_a_while(pty_arm) -> N
         # Whoever may wait is told, and so is a loop whose bus stays silent.
         with pytest.raises(RobotFault, match=r"servo id 4 within 50 ms"):
             arm.observe(views=())
-        clock.advance(0.1)
+        clock.advance(0.2)
         with pytest.raises(RobotFault, match=r"servo id 4 within 5 ms"):
             arm.observe(views=(), within_s=0.005)
         pty_arm.servo(4).silent = False

@@ -26,7 +26,7 @@ from .codec import Register
 # A joint pushed a little beyond its servo's limits is drawn in, by no more than 5 degrees.
 _NUDGE_TICKS = 57
 # How long a running loop makes do with the last reading.
-SILENT_S = 0.15
+SILENT_S = 0.25
 
 
 class ServoArm(Robot):
