@@ -35,7 +35,7 @@ VERBS = {
     "evaluate": "closed-loop success of a policy, with intervals",
     "serve": "serve a policy over a websocket",
     "robot": "emulate, run, identify and calibrate arms",
-    "bench": "measure the engine, and how checkpoints load",
+    "bench": "measure the engine, kernels, checkpoints and robots",
     "checkpoint": "inspect, import, export and merge checkpoints",
 }
 

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also torch.compile, 8-bit floats, guidance with step cache, and Flash",
     )
+    parser.add_argument("--device", help="cpu or cuda[:i] (default: the GPU if there is one)")
     parser.add_argument("--steps", type=int, default=4, help="denoising steps (default 4)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance (default 1: off)")
     parser.add_argument("--chunks", type=int, default=60, help="whole chunks timed (default 60)")
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        help="CPU threads (default: engine 1, as small models gain nothing from more and lose much "
-        "beside other programs; kernels torch's own)",
+        help="CPU threads (default 1: small models gain nothing from more, and lose much beside other "
+        "programs)",
     )
 
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine has no CUDA GPU; leave it out to use the CPU")
     model = _model(args, device)
-    skipped = ("function", "json", "out", "what", "gigabytes", "load")
+    skipped = ("function", "json", "out", "verb")
     parameters = {k: v for k, v in vars(args).items() if k not in skipped}
     parameters["threads"] = torch.get_num_threads()
     record = RunRecord("bench-engine", parameters=parameters, seed=0, device=device)

@@ -113,13 +113,13 @@ def _table(record: RunRecord, ceilings: Ceilings | None, rows: list[Row]) -> str
 
 def add_arguments(parser: Any) -> None:
     """The flags of this verb alone."""
-    group = parser.add_argument_group("kernels")
-    group.add_argument("--ops", metavar="A,B", help="operations (default: all)")
-    group.add_argument("--device", help="cpu or cuda[:i] (default: the GPU if there is one)")
-    group.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    group.add_argument(
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
+    parser.add_argument("--ops", metavar="A,B", help="operations (default: all)")
+    parser.add_argument("--device", help="cpu or cuda[:i] (default: the GPU if there is one)")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument(
         "--tune", action="store_true", help="first find the fastest tile sizes on this GPU"
     )
-    group.add_argument(
+    parser.add_argument(
         "--prefer", action="store_true", help="from now on use what was faster on this GPU"
     )

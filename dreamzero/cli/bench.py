@@ -1,4 +1,4 @@
-"""``dreamzero bench``: what this machine does with a model, in numbers that name the machine."""
+"""``dreamzero bench``: what this machine does, in numbers that name the machine."""
 
 from __future__ import annotations
 
@@ -7,47 +7,77 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_engine, _bench_kernels
+from . import _bench_engine, _bench_kernels, _bench_robot
 
 if TYPE_CHECKING:
     from ..report.record import RunRecord
 
 
 def add(subparsers: Any) -> None:
+    """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure chunk rate and where a chunk's time goes",
-        description=(
-            "engine: times the engine beside the plain path, stage by stage and at every position of "
-            "the window, on a policy or (--preset) on random weights; exit status 1, and no speed-up, "
-            "when their numbers disagree. "
-            "kernels: times every operation as reference, compiled, library and Triton kernel, with "
-            "percent of this device's ceilings, and exits with 1 when a result differs. "
-            "checkpoint: makes a sparse checkpoint of real widths (no disk is taken), imports it and "
-            "reports time and peak memory; exit status 1 above the largest tensor and 1 GiB."
-        ),
-        epilog="examples: dreamzero bench engine --threads 2; dreamzero bench engine --preset "
-        "wan2.1-14b-droid --all --out reports/hardware (one H200, under 8 minutes); "
-        "dreamzero bench checkpoint --gigabytes 20",
+        help="measure the engine, kernels, checkpoints and robots",
+        description="Each benchmark compares in one run, interleaved, and names its machine; none "
+        "prints a speed-up when results differ. Without a word it is the engine's.",
+        epilog="example: dreamzero bench engine --preset wan2.1-14b-droid --all --out reports/hardware "
+        "(one H200, under 8 minutes)",
     )
-    parser.add_argument(
-        "what",
-        nargs="?",
-        default="engine",
-        choices=("engine", "kernels", "checkpoint"),
-        help="default engine",
+    kinds = parser.add_subparsers(metavar="what", title="what")
+
+    engine = kinds.add_parser(
+        "engine",
+        help="chunk rate, and where a chunk's time goes (default)",
+        description="Times the engine beside the plain path, stage by stage and at every position of "
+        "the window, on a policy or (--preset) on random weights. Exit status 1, and no speed-up, when "
+        "their numbers disagree.",
+        epilog="example: dreamzero bench engine --threads 2",
     )
-    parser.add_argument(
-        "--gigabytes", type=float, default=20.0, help="checkpoint: its size (14 to 46; default 20)"
+    _bench_engine.add_arguments(engine)
+    _finish(engine, _bench_engine.run)
+    parser.set_defaults(function=lambda _: _bench_engine.run(engine.parse_args([])))
+
+    kernels = kinds.add_parser(
+        "kernels",
+        help="every operation against its alternatives",
+        description="Times every operation as reference, compiled, library and Triton kernel, with "
+        "percent of this device's ceilings. Exit status 1 when a result differs.",
     )
-    parser.add_argument(
-        "--load", metavar="COMPONENT", help="checkpoint: load this one too (needs its memory)"
+    _bench_kernels.add_arguments(kernels)
+    _finish(kernels, _bench_kernels.run)
+
+    checkpoint = kinds.add_parser(
+        "checkpoint",
+        help="time and memory of an import",
+        description="Makes a sparse checkpoint of real widths (no disk is taken), imports it and "
+        "reports time and peak memory. Exit status 1 above the largest tensor and 1 GiB.",
+        epilog="example: dreamzero bench checkpoint --gigabytes 20",
     )
-    _bench_engine.add_arguments(parser)
+    checkpoint.add_argument(
+        "--gigabytes", type=float, default=20.0, help="its size (14 to 46; default 20)"
+    )
+    checkpoint.add_argument(
+        "--load", metavar="COMPONENT", help="load this one too (needs its memory)"
+    )
+    _finish(checkpoint, _checkpoint)
+
+    robot = kinds.add_parser(
+        "robot",
+        help="punctuality, safety and the policy server, on emulated arms",
+        description="Streams to emulated arms while a policy thinks beside, pulls cables, loses "
+        "datagrams, fuzzes limits and wires, and soaks the policy server. Nothing is asserted: figures "
+        "stand beside what they should be.",
+        epilog="example: dreamzero bench robot --parts stream,cable --seconds 20",
+    )
+    _bench_robot.add_arguments(robot)
+    _finish(robot, _robot)
+
+
+def _finish(parser: argparse.ArgumentParser, function: Any) -> None:
+    """What every benchmark takes, and what runs it."""
     parser.add_argument("--out", type=Path, help="folder for the record as JSON")
     parser.add_argument("--json", action="store_true", help="print the run record")
-    _bench_kernels.add_arguments(parser)
-    parser.set_defaults(function=run)
+    parser.set_defaults(function=function)
 
 
 def _checkpoint(args: argparse.Namespace) -> int:
@@ -69,18 +99,21 @@ def _checkpoint(args: argparse.Namespace) -> int:
     return 0 if all(memory.above < memory.bound for memory in results.values()) else 1
 
 
-def run(args: argparse.Namespace) -> int:
-    if args.what == "checkpoint":
-        return _checkpoint(args)
-    if args.what == "kernels":
-        return _bench_kernels.run(args)
-    return _bench_engine.run(args)
+def _robot(args: argparse.Namespace) -> int:
+    record = _bench_robot.run(args)
+    _save(args, record)
+    print(json.dumps(record.to_dict(), indent=1) if args.json else _bench_robot.table(record))
+    return 0
 
 
-def _print(args: argparse.Namespace, record: RunRecord, title: str) -> None:
+def _save(args: argparse.Namespace, record: RunRecord) -> None:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         record.save(args.out)
+
+
+def _print(args: argparse.Namespace, record: RunRecord, title: str) -> None:
+    _save(args, record)
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
         return

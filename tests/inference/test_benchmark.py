@@ -66,7 +66,7 @@ def test_bench_alone_prints_the_table_of_the_shipped_model(
 ) -> None:
     """``make bench``: no argument is needed."""
     torch.set_num_threads(2)
-    assert main(["bench", *QUICK]) == 0
+    assert main(["bench", "engine", *QUICK]) == 0
     assert torch.get_num_threads() == 1, "beside other programs a second thread costs minutes"
     out = capsys.readouterr().out
     assert out.startswith("tiny_so101 on cpu")
