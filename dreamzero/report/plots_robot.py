@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dreamzero.report import style
-from dreamzero.report.robot_study import Motion, Timing
+from dreamzero.report.robot_study import Incident, Motion, Timing
 from dreamzero.report.wire import Spoken
 
 if TYPE_CHECKING:
@@ -132,6 +132,41 @@ def timeline(logs: Mapping[str, RunLog], seconds: float = 5.0) -> Figure:
             Patch(color=c, alpha=0.5 if c == style.GREY else 1, label=n) for n, c in kinds.items()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def outage(one: Incident, joints: Sequence[str], seconds: float = 1.0) -> Figure:
+    """What was commanded and where the arm was around an incident; the joints that move most."""
+    with style.context():
+        from matplotlib import pyplot
+
+        log = one.log
+        swing = np.ptp(log.sent, axis=0)
+        chosen = np.sort(np.argsort(swing)[::-1][:3])
+        figure, axes = pyplot.subplots(
+            len(chosen), 1, figsize=(style.WIDTH_IN, 1.4 * len(chosen) + 0.6), sharex=True
+        )
+        end_s = one.mended_s or one.happened_s
+        for axis, i in zip(np.atleast_1d(axes), chosen, strict=True):
+            axis.axvspan(one.happened_s, end_s, color=style.ORANGE, alpha=0.15, linewidth=0)
+            for held, colour in ((False, style.GREEN), (True, style.GREY)):
+                rows = log.held == held
+                label = "command, holding" if held else "command of the policy"
+                axis.plot(
+                    log.sent_s[rows],
+                    log.sent[rows, i],
+                    ".",
+                    color=colour,
+                    markersize=3,
+                    label=label,
+                )
+            axis.plot(log.state_s, log.state[:, i], color=style.BLUE, linewidth=1, label="arm")
+            axis.set_ylabel(joints[i], fontsize=8)
+        last = np.atleast_1d(axes)[-1]
+        last.set_xlabel("time (s)")
+        last.set_xlim(max(0.0, one.happened_s - seconds), end_s + 2 * seconds)
+        handles, labels = last.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 

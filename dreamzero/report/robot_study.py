@@ -1,9 +1,12 @@
-"""What notebook 04 does with an arm: scenes one after the other, and a cable that is pulled."""
+"""What notebook 04 does with an arm: scenes one after the other, and what may go wrong meanwhile."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from dreamzero.embodiments import Embodiment
 from dreamzero.evaluate.statistics import Rate, wilson
-from dreamzero.robots import Emulator, Robot, RunLog, run_episode
+from dreamzero.robots import Robot, RunLog, run_episode
 from dreamzero.types import Policy
 
 
@@ -168,23 +171,92 @@ def timing(runs: Sequence[Run]) -> Timing:
     )
 
 
-def pull_cable(
-    arm: Robot, policy: Policy, emulator: Emulator, after_s: float = 2.0
-) -> tuple[RunLog, float]:
-    """Run an episode, and unplug the emulated arm's cable while it moves; nobody puts it back.
+@dataclass(frozen=True)
+class Incident:
+    """Something that went wrong on purpose while an arm was driven.
 
-    Returns:
-        (log, seconds from the pull to the loop's noticing). The emulator's port is gone afterwards.
+    Attributes:
+        what: for the table.
+        log: the run's; its faults say what was noticed, and when the arm was reached again.
+        happened_s: when it happened, on the log's clock.
+        mended_s: when it was put right, None if it was not.
     """
-    pulled: list[float] = []
 
-    def pull(figures: Mapping[str, float]) -> None:
-        if figures["seconds"] >= after_s and not pulled:
-            pulled.append(time.monotonic())  # before asking: the loop may notice before the answer
-            emulator.fault("unplug")
+    what: str
+    log: RunLog
+    happened_s: float
+    mended_s: float | None = None
 
-    seconds = after_s + 10.0
-    log = run_episode(
-        arm, policy, emulator.instruction, seconds=seconds, reconnect_s=0, progress=pull
-    )
-    return log, log.begin_s + log.faults[0].time_s - pulled[0]
+    @property
+    def noticed_ms(self) -> float | None:
+        """From then until the loop knew; None if it never did."""
+        return 1e3 * (self.log.faults[0].time_s - self.happened_s) if self.log.faults else None
+
+    @property
+    def back_ms(self) -> float | None:
+        """From the mending until the policy's commands went out again."""
+        if self.mended_s is None:
+            return None
+        moving = self.log.sent_s[~self.log.held & (self.log.sent_s > self.mended_s)]
+        return 1e3 * float(moving[0] - self.mended_s) if len(moving) else None
+
+    def row(self) -> dict[str, Any]:
+        """A row of the table of notebook 04."""
+        said = self.log.fault or (self.log.faults[0].text if self.log.faults else "")
+
+        def ms(value: float | None) -> str:
+            return "-" if value is None else f"{value:.0f} ms"
+
+        return {
+            "what": self.what,
+            "noticed after": ms(self.noticed_ms),
+            "moves again after": ms(self.back_ms),
+            "the run": self.log.ended,
+            "in words": said,
+        }
+
+
+def incident(
+    what: str,
+    arm: Robot,
+    policy: Policy,
+    instruction: str,
+    happen: Callable[[], Any],
+    mend: Callable[[], Any] | None = None,
+    after_s: float = 1.5,
+    out_s: float = 1.0,
+    **options: Any,
+) -> Incident:
+    """Run an episode, let something happen ``after_s``, and mend it ``out_s`` later.
+
+    Args:
+        happen, mend: called from a thread of their own; without ``mend`` the run ends by itself.
+        options: of ``dreamzero.robots.run_episode``.
+    """
+    times: list[float] = []
+
+    def story() -> None:
+        times.append(time.monotonic())  # before it is asked for: the loop may be quicker
+        happen()
+        if mend is not None:
+            time.sleep(out_s)
+            times.append(time.monotonic())
+            mend()
+
+    thread = threading.Thread(target=story)
+
+    def watch(figures: Mapping[str, float]) -> None:
+        if figures["seconds"] >= after_s and not times and not thread.is_alive():
+            thread.start()
+
+    seconds = after_s + (out_s + 2.0 if mend is not None else 10.0)
+    log = run_episode(arm, policy, instruction, seconds=seconds, progress=watch, **options)
+    thread.join()
+    happened, *mended = [t - log.begin_s for t in times]
+    return Incident(what, log, happened, mended[0] if mended else None)
+
+
+def press_stop(uri: str) -> None:
+    """``dreamzero robot stop``, in another process, for the arm at an address."""
+    command = [sys.executable, "-m", "dreamzero", "robot", "stop", "--robot", uri]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

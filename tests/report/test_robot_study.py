@@ -129,15 +129,34 @@ def test_scenes_are_set_driven_and_scored() -> None:
     assert (again[0].success, again[0].log.instruction) == (None, "wait")
 
 
-def test_a_pulled_cable_ends_the_run() -> None:
-    with robots.Emulator("so101", physics="lag") as emulator:
-        arm = robots.open(emulator.uri, CARD)
+def test_incidents_are_timed_and_told() -> None:
+    with (
+        robots.Emulator("so101", physics="lag") as emulator,
+        robots.open(emulator.uri, CARD) as arm,
+    ):
+        policy = robots.HoldPolicy(CARD)
+
+        def told(what: str, happen, mend=None) -> robot_study.Incident:
+            return robot_study.incident(what, arm, policy, "hold", happen, mend, 0.3, 0.5)
+
+        cable = told("cable", lambda: emulator.fault("unplug"), lambda: emulator.fault("replug"))
+        assert cable.log.ended == "done", cable.log.fault
+        assert cable.noticed_ms is not None and 0 <= cable.noticed_ms < 2000
+        assert cable.back_ms is not None and cable.back_ms > 0
+        row = cable.row()
+        assert row["the run"] == "done" and emulator.port in row["in words"]
+        figure = plots_robot.outage(cable, arm.features.joints)
+        assert len(figure.axes) == 3
+        broken = told("overload", lambda: emulator.fault("overload", 3))
+        emulator.fault("mend", 3)
+        assert broken.log.ended == "fault" and "servo id 3" in broken.row()["in words"]
+        assert broken.back_ms is None and broken.row()["moves again after"] == "-"
         arm.connect()
-        log, noticed_s = robot_study.pull_cable(arm, robots.HoldPolicy(CARD), emulator, 0.3)
-        arm.close()
-    assert log.ended == "fault"
-    assert emulator.port in log.fault
-    assert 0.0 <= noticed_s < 2.0
+        try:
+            stopped = told("stop", lambda: robot_study.press_stop(emulator.uri))
+            assert stopped.log.ended == "estop"
+        finally:
+            arm.estop.clear()
 
 
 def test_figures_show_what_they_were_given() -> None:
