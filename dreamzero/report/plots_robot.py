@@ -147,6 +147,9 @@ def outage(one: Incident, joints: Sequence[str], seconds: float = 1.0) -> Figure
             len(chosen), 1, figsize=(style.WIDTH_IN, 1.4 * len(chosen) + 0.6), sharex=True
         )
         end_s = one.mended_s or one.happened_s
+        # Nothing is known of the arm while it cannot be reached: no line there.
+        gap = 1 + np.flatnonzero(np.diff(log.state_s) > 0.1)
+        state_s = np.insert(log.state_s, gap, np.nan)
         for axis, i in zip(np.atleast_1d(axes), chosen, strict=True):
             axis.axvspan(one.happened_s, end_s, color=style.ORANGE, alpha=0.15, linewidth=0)
             for held, colour in ((False, style.GREEN), (True, style.GREY)):
@@ -160,7 +163,8 @@ def outage(one: Incident, joints: Sequence[str], seconds: float = 1.0) -> Figure
                     markersize=3,
                     label=label,
                 )
-            axis.plot(log.state_s, log.state[:, i], color=style.BLUE, linewidth=1, label="arm")
+            state = np.insert(log.state[:, i], gap, np.nan)
+            axis.plot(state_s, state, color=style.BLUE, linewidth=1, label="arm")
             axis.set_ylabel(joints[i], fontsize=8)
         last = np.atleast_1d(axes)[-1]
         last.set_xlabel("time (s)")
