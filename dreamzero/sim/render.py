@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 import weakref
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
 
@@ -39,6 +42,14 @@ def _close_all() -> None:
         camera.close()
 
 
+@cache
+def _load_triton() -> None:
+    """Triton's library must be loaded before Mesa draws: both bring an LLVM, and the other way round
+    importing it (as diffusers does) ends the process with a segmentation fault."""
+    with suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
+
+
 class Camera:
     """Draws one model at one size; ``oversample`` times finer, then averaged, against jagged edges.
 
@@ -49,6 +60,7 @@ class Camera:
         self._oversample = oversample
         self._size = size_px
         side = size_px * oversample
+        _load_triton()
         try:
             self._renderer = mujoco.Renderer(model, side, side, max_geom=200)
         except Exception as error:

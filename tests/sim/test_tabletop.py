@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -161,6 +163,18 @@ def test_front_view_has_the_directions_and_sizes_it_promises(env: Tabletop) -> N
     assert centres["left"][1] < centres["middle"][1] - 8
     assert abs(centres["left"][0] - centres["middle"][0]) < 2
     assert centres["toward"][0] > centres["middle"][0] + 6
+
+
+def test_triton_can_be_loaded_after_drawing() -> None:
+    """Mesa's LLVM and Triton's bear each other in one order only; users import in any."""
+    code = (
+        "from dreamzero.sim import Tabletop\n"
+        "env = Tabletop('so101'); env.reset(seed=0); env.render()\n"
+        "import triton._C.libtriton\n"
+        "env.render(); env.close(); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "alive", done.stderr[-500:]
 
 
 def test_push_is_judged_now_and_by_direction(env: Tabletop) -> None:
