@@ -173,7 +173,7 @@ def test_triton_can_be_loaded_after_drawing() -> None:
         "import triton._C.libtriton\n"
         "env.render(); env.close(); print('alive')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.stdout.strip() == "alive", done.stderr[-500:]
 
 
