@@ -6,6 +6,7 @@ One message is two big-endian uint32 (bytes of JSON, bytes of data), then JSON, 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from typing import Any
@@ -37,6 +38,13 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
     if not isinstance(message, dict):
         raise ValueError("a message of another protocol")  # noqa: TRY004  bad bytes, not bad code
     return message, _exactly(sock, data_bytes)
+
+
+def readable(sock: socket.socket, timeout_s: float) -> bool:
+    """Whether something has come, or the other side has gone, waiting up to ``timeout_s``."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(1e3 * timeout_s))
 
 
 def _head(message: dict[str, Any], data_bytes: int) -> bytes:

@@ -8,7 +8,6 @@ other side is gone it holds the arm and ends; Ctrl-C is the other side's busines
 from __future__ import annotations
 
 import gc
-import select
 import signal
 import socket
 import sys
@@ -25,7 +24,7 @@ from ..types import ActionChunk, Observation
 from .base import Recipe, RobotFault
 from .clock import punctual_process
 from .loop import drive
-from .messages import receive, send
+from .messages import readable, receive, send
 from .options import Options
 from .thinker import Answer, Ended
 
@@ -138,7 +137,7 @@ class Remote:
     def poll(self) -> Answer | None:
         if self._gone:
             raise Ended("orphaned")
-        if not select.select([self._sock], [], [], 0)[0]:
+        if not readable(self._sock, 0):
             return None
         try:
             message, data = receive(self._sock)

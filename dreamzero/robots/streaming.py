@@ -8,7 +8,6 @@ ticks at 100 Hz stayed on time (p99 0.16 ms late on two busy cores).
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import UserError
 from ..types import Observation, Policy
 from .base import Robot, RobotFault
-from .messages import receive, send
+from .messages import readable, receive, send
 from .options import Options
 from .recorder import Recorder
 from .thinker import Answer, Ended, PolicyMind, ThreadThinker
@@ -88,10 +88,13 @@ class Streaming:
         self._sock = ours
         with ours, tempfile.TemporaryFile("w+") as complaints:
             with theirs:
+                # This package and no other that lies in the working directory; no threads for numpy.
+                path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+                few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
                 self._child = subprocess.Popen(
-                    [sys.executable, "-m", "dreamzero.robots.streamer", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "dreamzero.robots.streamer", f"{theirs.fileno()}"],
                     pass_fds=(theirs.fileno(),),
-                    env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    env=os.environ | few,
                     stdin=subprocess.DEVNULL,
                     stderr=complaints,
                     start_new_session=True,  # a terminal's Ctrl-C and hang-up come to this one alone
@@ -130,7 +133,7 @@ class Streaming:
             if progress is not None and now - shown_s >= _PROGRESS_S:
                 shown_s = now
                 progress(recorder.progress())
-            if not select.select([self._sock], [], [], _PROGRESS_S / 2)[0]:
+            if not readable(self._sock, _PROGRESS_S / 2):
                 self._mind.poll()
                 if now - heard_s > patience_s:
                     return "fault", self._lost(f"has said nothing for {patience_s:.0f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import termios
 import threading
 import time
@@ -94,12 +95,11 @@ class SerialLink:
         self._fresh = threading.Condition()
         self._heard = bytearray()
         self._failed: BaseException | None = None
-        self._open = True
         url = f"socket://{uri.host}:{uri.port}" if tcp else uri.path
         options: dict[str, Any] = {} if tcp else {"exclusive": True}
         try:
             self._port = serial.serial_for_url(
-                url, baudrate=baud, timeout=0.2, write_timeout=0, **options
+                url, baudrate=baud, timeout=0, write_timeout=0, **options
             )
         except (serial.SerialException, ValueError, OSError) as error:
             raise UserError(explain_open_error(error, self.name)) from error
@@ -108,6 +108,7 @@ class SerialLink:
             # the request.
             with suppress(OSError, ValueError, AttributeError, NotImplementedError):
                 self._port.set_low_latency_mode(True)
+        self._leave = os.eventfd(0)
         self._thread = threading.Thread(target=self._listen, name=self.name, daemon=True)
         self._thread.start()
 
@@ -137,22 +138,29 @@ class SerialLink:
             self._heard.clear()
 
     def close(self) -> None:
-        self._open = False
+        if self._leave < 0:
+            return
+        os.eventfd_write(self._leave, 1)
+        self._thread.join()
+        os.close(self._leave)
+        self._leave = -1
         # A port that has vanished cannot be closed better than this.
-        with suppress(*_LOST):
-            getattr(self._port, "cancel_read", lambda: None)()
-        self._thread.join(1.0)
         with suppress(*_LOST):
             self._port.close()
 
     def _listen(self) -> None:
+        # Not by pyserial: it asks first how much there is, which locks out whoever wants to write.
         try:
-            while self._open:
-                data = self._port.read(max(1, self._port.in_waiting))
-                if data:
-                    with self._fresh:
-                        self._heard += data
-                        self._fresh.notify()
+            port = self._port.fileno()
+            poll = select.poll()
+            for one in (port, self._leave):
+                poll.register(one, select.POLLIN)
+            while self._leave not in [one for one, _ in poll.poll()]:
+                if not (data := os.read(port, 4096)):
+                    raise ConnectionError("the other side is gone")
+                with self._fresh:
+                    self._heard += data
+                    self._fresh.notify()
         except _LOST as error:
             with self._fresh:
                 self._failed = error
