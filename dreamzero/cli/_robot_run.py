@@ -66,8 +66,9 @@ def _add_what(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--policy",
         required=True,
-        help="checkpoint folder, shipped name, hold, or replay:FILE.npy ([n, a] in SI)",
+        help="checkpoint folder, shipped name, ws://HOST:PORT, hold, or replay:FILE.npy ([n, a] in SI)",
     )
+    run.add_argument("--threads", type=int, default=1, help="CPU threads of the model (default 1)")
     run.add_argument(
         "--instruction", default="", help="what to do (default: the simulated scene's)"
     )
@@ -170,7 +171,7 @@ def _run(args: argparse.Namespace) -> int:
         step_rad=args.max_step,
         workspace_m=_box(args.workspace),
     )
-    policy = open_policy(args.policy, card)
+    policy = open_policy(args.policy, card, threads=args.threads)
     if not robot.move and not args.json:
         remedy = "without --dry-run" if not where.hardware else "with --move"
         print(f"dry run: nothing is sent to {robot}; run again {remedy} to let it move")

@@ -67,7 +67,7 @@ def add(subparsers: Any) -> None:
         "--embodiment", help="card of the robot (default: the only one the model knows)"
     )
     model.add_argument("--device", help="cpu or cuda (default: cuda if torch sees one)")
-    model.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
+    model.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     model.add_argument("--steps", type=int, default=4, help="denoising steps (default 4)")
     model.add_argument("--guidance", type=float, default=1.0, help="on video (default 1: none)")
     model.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
@@ -204,10 +204,6 @@ def _source(args: argparse.Namespace) -> Source:
     from ..flow import SamplerConfig
     from ..inference import EngineConfig
 
-    if args.threads is not None:
-        if args.threads < 1:
-            raise UserError(f"--threads {args.threads}: give at least 1")
-        torch.set_num_threads(args.threads)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {device}: torch sees no GPU here; leave it out to use the CPU")
@@ -217,6 +213,7 @@ def _source(args: argparse.Namespace) -> Source:
         args.policy,
         args.embodiment,
         device,
+        threads=args.threads,
         sampler=settings.sampler,
         engine=settings.engine,
         seed=args.seed,

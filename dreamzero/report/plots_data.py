@@ -66,13 +66,14 @@ def window(video: np.ndarray, action: np.ndarray, names: Sequence[str], card: Em
 
     Args:
         video: uint8 ``[t, H, W, 3]``, t = 1 + n * frames per block.
-        action: float ``[n * k, a]`` in SI units; width 0 where none are recorded.
+        action: float ``[m, a]`` in SI units, m up to n * k: a window may run past a recording's end;
+            width 0 where none are recorded.
         names: one a column of ``action``.
         card: rates and sizes of a block.
     """
     blocks = (len(video) - 1) // card.frames_per_block
     frame_s = np.arange(len(video)) / card.video_hz
-    action_s = np.arange(blocks * card.horizon) / card.action_hz
+    action_s = np.arange(len(action)) / card.action_hz
     with style.context():
         from matplotlib import pyplot
 

@@ -64,6 +64,7 @@ def source(
     card: Embodiment | str | None = None,
     device: str = "cpu",
     dtype: Any = None,
+    threads: int | None = None,
     **options: Any,
 ) -> Source:
     """What makes policies of a name that is not remote.
@@ -73,6 +74,9 @@ def source(
         card: of the robot, or its name; models go by the name alone, and need it only if they know
             several.
         device, dtype, options: of ``load_policy``, for models.
+        threads: CPU threads that they compute on from here on. The models that are fast enough on a CPU
+            gain nothing from a second one, and beside other work (an arm's loop, a simulator) two wait
+            for each other.
 
     Raises:
         UserError: no such policy, or not of that robot.
@@ -90,6 +94,12 @@ def source(
             "replay:FILE.npy or ws://HOST:PORT"
         )
     name = card.name if isinstance(card, Embodiment) else card
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads {threads}: give at least 1")
+        import torch
+
+        torch.set_num_threads(threads)
     return _model(spec, name, device, dtype, options)
 
 
