@@ -1,4 +1,4 @@
-"""Cameras beside an arm: simulated ones over a socket, real ones and files through PyAV."""
+"""Cameras beside an arm: simulated ones over a socket; devices, network cameras and files by PyAV."""
 
 from __future__ import annotations
 
@@ -48,18 +48,19 @@ def open(address: str, size_px: tuple[int, int]) -> Camera:
     """Open a camera.
 
     Args:
-        address: ``camera://host:port/view`` (a simulated one), ``v4l2:///dev/video0`` or
-            ``file:///clip.mp4`` (repeated for ever, at its own rate).
+        address: ``camera://host:port/view`` (a simulated one), ``v4l2:///dev/video0``,
+            ``rtsp://host/path``, or ``file:///clip.mp4`` (repeated for ever, at its own rate).
         size_px: (height, width) that ``read`` shall give.
 
     Raises:
         UserError: the address is wrong, or nothing answers there.
     """
     uri = parse(address, CAMERA_SCHEMES)
-    uri.allow(*(("width", "height", "fps") if uri.scheme == "v4l2" else ()))
+    if uri.scheme != "rtsp":  # whose options are the camera's own
+        uri.allow(*(("width", "height", "fps") if uri.scheme == "v4l2" else ()))
     if uri.scheme == "camera":
         return SimulatedCamera(uri, size_px)
-    return AvCamera(uri, size_px)
+    return AvCamera(address, size_px)
 
 
 class SimulatedCamera:
@@ -110,34 +111,47 @@ class SimulatedCamera:
         self._thread.join(1.0)
 
 
+# How long a network camera may take to answer.
+_ANSWER_S = 10.0
+_REMEDY = {
+    "v4l2": "a v4l2 device needs you in the group video",
+    "rtsp": "is the camera on and in this network, and are name, password and path right?",
+    "file": "is it a video?",
+}
+
+
 class AvCamera:
-    """A v4l2 device or a video file, decoded on a thread of its own so that ``read`` never waits.
+    """A v4l2 device, an RTSP stream or a video file, decoded on a thread of its own so that ``read``
+    never waits.
+
+    Args:
+        address: ``v4l2:///dev/video0?fps=30&width=640&height=480``; ``rtsp://USER:PASSWORD@HOST/PATH``
+            (over TCP; ``listen=1`` waits for an encoder that publishes to it); ``file:///clip.mp4``.
 
     Raises:
-        UserError: the device or the file does not open.
+        UserError: the device, the stream or the file does not open.
         RobotFault (from ``read``): no picture for two seconds.
     """
 
-    def __init__(self, uri: Uri, size_px: tuple[int, int], patience_s: float = 2.0) -> None:
+    def __init__(self, address: str, size_px: tuple[int, int], patience_s: float = 2.0) -> None:
         import av
 
-        self._name = uri.path
-        self._live = uri.scheme == "v4l2"
+        uri = parse(address, CAMERA_SCHEMES)
+        self._name = str(uri)  # without the password
+        self._live = uri.scheme != "file"
         self._size_px = size_px
         self._patience_s = patience_s
-        options = {}
-        if self._live:
-            options["framerate"] = str(uri.number("fps", 30))
-            if "width" in uri.query or "height" in uri.query:
-                options["video_size"] = f"{uri.number('width', 640)}x{uri.number('height', 480)}"
-        form = "v4l2" if self._live else None
+        source, form, options = _source(uri, address)
+        # PyAV's own deadline keeps a listening socket from ever accepting; that has one of its own.
+        wait_s = (
+            (_ANSWER_S, patience_s) if uri.scheme == "rtsp" and "listen" not in uri.query else None
+        )
         try:
-            self._container: Any = av.open(uri.path, format=form, options=options)
+            self._container: Any = av.open(source, format=form, options=options, timeout=wait_s)
             self._stream = self._container.streams.video[0]
         except (OSError, ValueError, IndexError) as error:
-            raise UserError(
-                f"camera {uri}: {error}; a v4l2 device needs you in the group video"
-            ) from error
+            said = str(error).replace(source, self._name)
+            raise UserError(f"camera {uri}: {said}; {_REMEDY[uri.scheme]}") from error
         self._fresh = threading.Condition()
         self._newest: tuple[np.ndarray, float] | None = None
         self._error = ""
@@ -157,7 +171,8 @@ class AvCamera:
     def close(self) -> None:
         self._stopped = True
         self._thread.join(self._patience_s)
-        self._container.close()
+        if not self._thread.is_alive():  # else it waits for a stream that stands still: leave it
+            self._container.close()
 
     def _run(self) -> None:
         try:
@@ -179,3 +194,27 @@ class AvCamera:
             with self._fresh:
                 self._error = str(error) or type(error).__name__
                 self._fresh.notify_all()
+
+
+def _source(uri: Uri, address: str) -> tuple[str, str | None, dict[str, str]]:
+    """(what PyAV opens, format, options) of an address."""
+    if uri.scheme == "file":
+        return uri.path, None, {}
+    if uri.scheme == "rtsp":
+        listen = uri.query.get("listen") == "1"
+        options = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
+        if listen:
+            return (
+                address.partition("?")[0],
+                "rtsp",
+                options
+                | {
+                    "rtsp_flags": "listen",
+                    "listen_timeout": str(round(_ANSWER_S)),  # without it: out of range
+                },
+            )
+        return address, "rtsp", options
+    options = {"framerate": str(uri.number("fps", 30))}
+    if "width" in uri.query or "height" in uri.query:
+        options["video_size"] = f"{uri.number('width', 640)}x{uri.number('height', 480)}"
+    return uri.path, "v4l2", options

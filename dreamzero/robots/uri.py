@@ -17,11 +17,12 @@ _FORMS = {
     "camera": "camera://127.0.0.1:40123/front",
     "v4l2": "v4l2:///dev/video0",
     "file": "file:///data/episode.mp4",
+    "rtsp": "rtsp://10.0.0.7:554/stream1",
     "ws": "ws://127.0.0.1:8000",
     "wss": "wss://policy.example.org?token-file=FILE",
 }
 ROBOT_SCHEMES = ("serial", "tcp", "udp", "sim")
-CAMERA_SCHEMES = ("camera", "v4l2", "file")
+CAMERA_SCHEMES = ("camera", "v4l2", "rtsp", "file")
 POLICY_SCHEMES = ("ws", "wss")
 
 
@@ -101,7 +102,7 @@ def parse(text: str, schemes: tuple[str, ...] = ROBOT_SCHEMES, listen: bool = Fa
     portless = not uri.port and not (listen and parts.port == 0)
     if uri.scheme in ("tcp", "udp", "camera") and (not uri.host or portless):
         raise UserError(f"address {text!r}: host or port is missing; {right}")
-    if uri.scheme in POLICY_SCHEMES and not uri.host:
+    if uri.scheme in (*POLICY_SCHEMES, "rtsp") and not uri.host:
         raise UserError(f"address {text!r}: the host is missing; {right}")
     if uri.scheme in ("serial", "v4l2", "file"):
         if uri.host or uri.port:
