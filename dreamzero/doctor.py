@@ -64,8 +64,8 @@ class Check:
 def examine() -> list[Check]:
     """All checks, in the order in which a newcomer meets what they check (about 5 s)."""
     checks: list[Callable[[], Check]] = [
-        python, torch, gpu, triton, rendering, video, tables, serial_port, jupyter, machine, memory,
-        disk, threads, allocator,
+        python, torch, gpu, triton, rendering, video, tables, serial_port, punctuality, server, jupyter,
+        machine, memory, disk, threads, allocator,
     ]  # fmt: skip
     return [check() for check in checks]
 
@@ -148,6 +148,26 @@ def serial_port() -> Check:
         return Check("serial", "ok", f"{check.detail}, may open /dev/ttyACM* and /dev/ttyUSB*")
     detail = f"{check.detail}, but you are not in the group dialout (real arms only)"
     return Check("serial", "warn", detail, "sudo usermod -aG dialout $USER, then log in again")
+
+
+def punctuality() -> Check:
+    """The right to real-time scheduling, which keeps a control loop on time on a busy machine."""
+    if not hasattr(os, "sched_setscheduler"):
+        return Check("real time", "warn", "this system schedules no program in real time")
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+    if os.geteuid() == 0 or most >= 10 or most == resource.RLIM_INFINITY:
+        return Check("real time", "ok", "control loops may run before other programs")
+    fix = (
+        'echo "$USER - rtprio 20" | sudo tee /etc/security/limits.d/rtprio.conf, then log in again'
+    )
+    return Check("real time", "warn", "no right to real-time scheduling (real arms only)", fix)
+
+
+def server() -> Check:
+    """websockets, for `dreamzero serve`."""
+    return _package("serve", "websockets", "warn")
 
 
 def jupyter() -> Check:
