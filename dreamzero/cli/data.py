@@ -28,7 +28,7 @@ examples:
   dreamzero data check recordings/usb --json
 
 A card says how a robot's columns and views are read. Without --card the one that fits is
-taken; where none does, a makeshift one that treats all columns alike. FILE.json is a card
+taken; where none does, a makeshift one that treats all columns alike. FILE.toml is a card
 of your own.
 """
 
@@ -54,7 +54,7 @@ def add(subparsers: Any) -> None:
         one = verbs.add_parser(verb, help=text, description=text.capitalize() + ".")
         one.add_argument("path", metavar="PATH", help="folder that holds meta/info.json")
         one.add_argument(
-            "--card", metavar="NAME", help="embodiment card: a built-in name or FILE.json"
+            "--card", metavar="NAME", help="embodiment card: a built-in name or FILE.toml"
         )
         one.add_argument("--json", action="store_true", help="print JSON for programs")
         if verb == "check":

@@ -28,6 +28,15 @@ def is_text(schema: pa.Schema, key: str) -> bool:
     return bool(pa.types.is_string(getattr(kind, "storage_type", kind)))
 
 
+def is_numeric(schema: pa.Schema, key: str) -> bool:
+    """Whether a column holds numbers or lists of them."""
+    kind = schema.field(key).type
+    while pa.types.is_nested(kind) and kind.num_fields == 1:
+        kind = kind.field(0).type
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(plain)
+
+
 def flatten(names: Any) -> list[str]:
     """Names of dimensions, however deeply info.json nests them."""
     if isinstance(names, dict):
@@ -43,7 +52,8 @@ def join(parts: list[np.ndarray], rows: int) -> np.ndarray:
 
 
 def matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
-    """A parquet column of numbers, lists or JSON text as ``[t, d]`` (float32, float64 for doubles)."""
+    """A parquet column of numbers, lists or JSON text as ``[t, d]``: float32, or float64 for
+    columns of doubles and of whole numbers."""
     array = column.combine_chunks()
     array = getattr(array, "storage", array)
     kind = array.type
@@ -59,7 +69,8 @@ def matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
             values = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32)
             return values.reshape(len(array), -1)
         values = array.to_numpy(zero_copy_only=False)
-        dtype = np.float64 if values.dtype == np.float64 else np.float32
+        # Whole numbers beyond 2**24 have no float32 of their own.
+        dtype = np.float64 if values.dtype.kind in "iu" or values.dtype == np.float64 else np.float32
         return np.asarray(values, dtype=dtype).reshape(len(array), 1)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: column is no table of numbers of one width ({error})") from error

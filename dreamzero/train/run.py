@@ -71,7 +71,7 @@ def _card_of(dataset: Dataset, name: str | None, known: Mapping[str, Embodiment]
         raise UserError(
             f"{dataset.root} fits no robot of --init ({views}) and no built-in card: it has "
             f"{', '.join(dataset.views)}, {len(dataset.state_names)} of state and "
-            f"{len(dataset.action_names)} of action; describe it with --card FILE.json"
+            f"{len(dataset.action_names)} of action; describe it with --card FILE.toml"
         )
     return choose(dataset, name)
 

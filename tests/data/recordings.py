@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dreamzero.data.video import Encoder
+from dreamzero.data.encode import Encoder
 from dreamzero.data.writer import Writer
 
 VIEW = "observation.images.front"

@@ -15,7 +15,7 @@ from dreamzero.cli import main
 from dreamzero.data import cards
 from dreamzero.data.check import check
 from dreamzero.data.reader import Dataset
-from dreamzero.data.video import Encoder
+from dreamzero.data.encode import Encoder
 
 from .recordings import VIEW, numbered, write_v2, write_v3
 

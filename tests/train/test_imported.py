@@ -496,7 +496,7 @@ def test_a_recording_that_no_card_fits_is_not_guessed(
     shutil.copytree(droid_recording, other)
     path = other / "meta" / "info.json"
     path.write_text(path.read_text().replace('"franka"', '"arm"'))
-    with pytest.raises(UserError, match=r"fits no robot of --init .*--card FILE.json"):
+    with pytest.raises(UserError, match=r"fits no robot of --init .*--card FILE.toml"):
         train([other], tmp_path / "out", None, QUICK, init=imported, progress=False)
     assert not (tmp_path / "out").exists()
 

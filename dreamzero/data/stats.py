@@ -1,0 +1,82 @@
+"""Statistics as LeRobot's own files hold them: per feature, for each episode and over all of them.
+
+Vectors are summed up exactly. Images are sub-sampled, as lerobot does it, and their totals are put
+together from the episodes' numbers. ``normalize`` has what training scales by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from . import columns
+
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+Numbers = dict[str, list[Any]]
+
+
+def describe(values: np.ndarray) -> Numbers:
+    """min, max, mean, std, quantiles and count of ``[t, d]``, in float64."""
+    x = values.astype(np.float64)
+    quantiles = np.quantile(x, list(QUANTILES.values()), axis=0)
+    rows = {"min": x.min(0), "max": x.max(0), "mean": x.mean(0), "std": x.std(0)}
+    rows |= dict(zip(QUANTILES, quantiles, strict=True))
+    return {name: row.tolist() for name, row in rows.items()} | {"count": [len(x)]}
+
+
+def describe_frames(frames: np.ndarray) -> Numbers:
+    """The same of uint8 ``[t, h, w, 3]``, per channel in [0, 1], as ``[3, 1, 1]``; some 4096 pixels."""
+    pixels = frames.reshape(-1, 3)
+    pixels = pixels[:: max(len(pixels) // 4096, 1)].astype(np.float64) / 255.0
+    found = {name: [[[v]] for v in row] for name, row in describe(pixels).items() if name != "count"}
+    return found | {"count": [len(frames)]}
+
+
+def merge(parts: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Over several episodes; exact but for the quantiles, which become their weighted mean."""
+    weight = np.array([float(np.ravel(p["count"])[0]) for p in parts])
+
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([np.asarray(p[name], np.float64) for p in parts])
+
+    def mean_of(x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.tensordot(weight / weight.sum(), x, axes=1))
+
+    mean = mean_of(stacked("mean"))
+    variance = mean_of(stacked("std") ** 2 + (stacked("mean") - mean) ** 2)
+    found = {"min": stacked("min").min(0), "max": stacked("max").max(0), "mean": mean}
+    found["std"] = np.sqrt(variance)
+    for name in QUANTILES:
+        if all(name in p for p in parts):
+            found[name] = mean_of(stacked(name))
+    return {name: v.tolist() for name, v in found.items()} | {"count": [int(weight.sum())]}
+
+
+class Collector:
+    """Takes episodes one by one and knows the statistics of each and of all."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, list[np.ndarray]] = {}
+        self._images: dict[str, list[Numbers]] = {}
+
+    def add(self, rows: pa.Table, images: Mapping[str, Numbers]) -> dict[str, Numbers]:
+        """Take the rows of an episode and the statistics of its views; return all of them."""
+        found: dict[str, Numbers] = {}
+        for name in rows.column_names:
+            if not columns.is_numeric(rows.schema, name):
+                continue
+            values = columns.matrix(rows[name], Path(name))
+            self._vectors.setdefault(name, []).append(values)
+            found[name] = describe(values)
+        for view, numbers in images.items():
+            self._images.setdefault(view, []).append(numbers)
+        return {**found, **images}
+
+    def total(self) -> dict[str, Numbers]:
+        """Over every episode so far."""
+        vectors = {name: describe(np.concatenate(parts)) for name, parts in self._vectors.items()}
+        return vectors | {view: merge(parts) for view, parts in self._images.items()}
