@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,20 @@ import pyarrow as pa
 from ..errors import UserError
 
 
-def find(schema: pa.Schema, key: str, notes: list[str]) -> list[str]:
-    """Columns that make up ``key``: itself, or its parts ``key.*``; a note is added for parts."""
+def find(schema: pa.Schema, key: str, named: Sequence[str], notes: list[str]) -> list[str]:
+    """Columns that make up ``key``: itself, its parts ``key.*``, or those that modality.json names.
+
+    A note is added wherever it is not the column itself.
+    """
     if key in schema.names:
         return [key]
     parts = [name for name in schema.names if name.startswith(f"{key}.")]
     if parts:
         notes.append(f"split-columns: {key} is put together from {', '.join(parts)}")
+        return parts
+    parts = [name for name in named if name in schema.names]
+    if parts:
+        notes.append(f"renamed-columns: modality.json finds {key} in {', '.join(parts)}")
     return parts
 
 
@@ -74,3 +82,10 @@ def matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
         return np.asarray(values, dtype=dtype).reshape(len(array), 1)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: column is no table of numbers of one width ({error})") from error
+
+
+def vectors(values: np.ndarray) -> pa.Array:
+    """float32 ``[t, d]`` as a column; of width one as plain numbers, as lerobot stores them."""
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1), type=pa.float32())
+    width = values.shape[1] if values.ndim > 1 else 1
+    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)

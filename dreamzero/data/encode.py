@@ -137,7 +137,7 @@ class Copier:
         """Append a cut, which ``Clip.separable`` has to allow and ``accepts`` to welcome."""
         source = cut.clip.stream
         if self._stream is None:
-            self._stream = self._container.add_stream_from_template(source)
+            self._stream = self._container.add_stream_from_template(source, opaque=True)
             self._kind = _kind(cut.clip)
         start = cut.clip.pts(cut.first)
         step = cut.clip.pts_step

@@ -6,12 +6,14 @@ together from the episodes' numbers. ``normalize`` has what training scales by.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from . import columns
 
@@ -80,3 +82,35 @@ class Collector:
         """Over every episode so far."""
         vectors = {name: describe(np.concatenate(parts)) for name, parts in self._vectors.items()}
         return vectors | {view: merge(parts) for view, parts in self._images.items()}
+
+
+def published(root: Path, version: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """Statistics that a dataset came with: (of everything, of each episode); {} where there are none."""
+    total = _json(root / "meta/stats.json")
+    each: dict[int, Any] = {}
+    if version == "v3.0":
+        for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
+            table = pq.read_table(path)
+            names = [n for n in table.column_names if n.startswith("stats/")]
+            for row in table.select(["episode_index", *names]).to_pylist():
+                own: dict[str, Any] = {}
+                for name in names:
+                    feature, _, number = name.removeprefix("stats/").rpartition("/")
+                    own.setdefault(feature, {})[number] = row[name]
+                each[int(row["episode_index"])] = own
+    elif (path := root / "meta/episodes_stats.jsonl").is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                each[int(row["episode_index"])] = row["stats"]
+            except (ValueError, KeyError, TypeError):
+                continue
+    return total, each
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in data.items() if isinstance(v, dict)} if isinstance(data, dict) else {}

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
-from . import layouts, lerobot
+from . import columns, layouts, lerobot
 from .encode import Encoder
 from .lerobot import ACTION, STATE
 from .stats import describe_frames
@@ -93,19 +93,15 @@ class Writer:
             The episode's index.
         """
         length = self._validate(frames, {STATE: state, ACTION: action})
-        columns: dict[str, pa.Array] = {}
-        for key, value in ((STATE, state), (ACTION, action)):
-            if value is None:
-                continue
-            values = np.asarray(value, dtype=np.float32)
-            flat = pa.array(np.ascontiguousarray(values).reshape(-1), type=pa.float32())
-            width = values.shape[1] if values.ndim > 1 else 1
-            # lerobot stores a vector of width one as a plain number.
-            columns[key] = flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
-        columns["timestamp"] = pa.array((np.arange(length) / self.fps).astype(np.float32))
+        rows = {
+            key: columns.vectors(np.asarray(value))
+            for key, value in ((STATE, state), (ACTION, action))
+            if value is not None
+        }
+        rows["timestamp"] = pa.array((np.arange(length) / self.fps).astype(np.float32))
         images = {view: describe_frames(clip) for view, clip in frames.items()}
         return self._layout.add(
-            layouts.Recorded(pa.table(columns), [task], frames, images, dict(extras or {}))
+            layouts.Recorded(pa.table(rows), [task], frames, images, dict(extras or {}))
         )
 
     def close(self) -> None:
