@@ -190,14 +190,21 @@ class Clip:
         self._frames = None
         raise UserError(f"{self.path}: frame {index} cannot be decoded; the file is damaged")
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(
+        self, indices: Sequence[int] | np.ndarray, size_px: tuple[int, int] | None = None
+    ) -> np.ndarray:
         """Frames at ``indices`` (any order, repeats allowed) as uint8 ``[n, h, w, 3]`` RGB.
+
+        Args:
+            size_px: (height, width) to average each frame down to; as stored by default.
 
         Raises:
             UserError: an index lies outside the file, or the data there cannot be decoded.
         """
         wanted = np.asarray(indices, dtype=np.int64)
-        out = np.empty((len(wanted), *self.size_px, 3), dtype=np.uint8)
+        height, width = size_px or self.size_px
+        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+        scale = {"height": height, "width": width, "interpolation": "AREA"} if size_px else {}
         if not len(wanted):
             return out
         if wanted.min() < 0 or wanted.max() >= len(self):
@@ -218,7 +225,7 @@ class Clip:
                 raise UserError(
                     f"{self.path}: frame {index} cannot be decoded ({error})"
                 ) from error
-            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1, **scale)
             out[slot] = rgb.to_ndarray()
             for copy in copies:
                 out[copy] = out[slot]
@@ -259,9 +266,11 @@ class Clips:
         with self._lock:
             return self._get(path)
 
-    def read(self, path: Path, indices: np.ndarray) -> np.ndarray:
-        """Frames of one file as uint8 ``[n, h, w, 3]``; safe from several threads."""
+    def read(
+        self, path: Path, indices: np.ndarray, size_px: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Frames of one file, as ``Clip.read``; safe from several threads."""
         if os.getpid() != self._pid:
             self._reset()
         with self._lock:
-            return self._get(path).read(indices)
+            return self._get(path).read(indices, size_px)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -129,7 +130,10 @@ def dumps(card: Embodiment, comments: Mapping[str, str] | None = None) -> str:
     Args:
         comments: field -> what is written above it.
     """
-    said = {name: [f"# {line}" for line in text.splitlines()] for name, text in (comments or {}).items()}
+    said = {
+        name: [f"# {line}" for part in text.splitlines() for line in textwrap.wrap(part, 94)]
+        for name, text in (comments or {}).items()
+    }
     head: list[str] = []
     tables: list[str] = []
     for field in fields(card):
@@ -148,7 +152,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         parts = [_toml(v) for v in value]
         flat = f"[{', '.join(parts)}]"
-        return flat if len(flat) < 90 else "[\n" + "".join(f"  {p},\n" for p in parts) + "]"
+        lines = textwrap.wrap(", ".join(parts), 94, initial_indent="  ", subsequent_indent="  ")
+        return flat if len(flat) < 90 else "\n".join(["[", *lines, "]"])
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return json.dumps(value, ensure_ascii=False)
