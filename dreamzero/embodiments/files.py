@@ -152,8 +152,10 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         parts = [_toml(v) for v in value]
         flat = f"[{', '.join(parts)}]"
-        lines = textwrap.wrap(", ".join(parts), 94, initial_indent="  ", subsequent_indent="  ")
-        return flat if len(flat) < 90 else "\n".join(["[", *lines, "]"])
+        rows = [", ".join(parts[i : i + 8]) for i in range(0, len(parts), 8)]
+        if any(isinstance(v, str) for v in value):
+            rows = parts
+        return flat if len(flat) < 90 else "[\n" + "".join(f"  {row},\n" for row in rows) + "]"
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return json.dumps(value, ensure_ascii=False)
