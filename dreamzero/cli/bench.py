@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_engine, _bench_kernels
+from . import _bench_data, _bench_engine, _bench_kernels
 
 if TYPE_CHECKING:
     from ..report.record import RunRecord
@@ -24,7 +24,9 @@ def add(subparsers: Any) -> None:
             "kernels: times every operation as reference, compiled, library and Triton kernel, with "
             "percent of this device's ceilings, and exits with 1 when a result differs. "
             "checkpoint: makes a sparse checkpoint of real widths (no disk is taken), imports it and "
-            "reports time and peak memory; exit status 1 above the largest tensor and 1 GiB."
+            "reports time and peak memory; exit status 1 above the largest tensor and 1 GiB. "
+            "data: windows a second beside one seek a frame of the same files, and the share of a tiny "
+            "training that waits for data."
         ),
         epilog="examples: dreamzero bench engine --threads 2; dreamzero bench engine --preset "
         "wan2.1-14b-droid --all --out reports/hardware (one H200, under 8 minutes); "
@@ -34,7 +36,7 @@ def add(subparsers: Any) -> None:
         "what",
         nargs="?",
         default="engine",
-        choices=("engine", "kernels", "checkpoint"),
+        choices=("engine", "kernels", "checkpoint", "data"),
         help="default engine",
     )
     parser.add_argument(
@@ -47,6 +49,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, help="folder for the record as JSON")
     parser.add_argument("--json", action="store_true", help="print the run record")
     _bench_kernels.add_arguments(parser)
+    _bench_data.add_arguments(parser)
     parser.set_defaults(function=run)
 
 
@@ -74,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         return _checkpoint(args)
     if args.what == "kernels":
         return _bench_kernels.run(args)
+    if args.what == "data":
+        return _bench_data.run(args)
     return _bench_engine.run(args)
 
 

@@ -8,8 +8,8 @@ What was wrong but readable (``Dataset.notes``) is right in the copy.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,35 @@ class Report:
     Attributes:
         episodes, rows: in the copy.
         numbers: old number -> new number of every episode, where one changed.
-        encoded: (episode, view) that had to be encoded anew, and why.
-        notes: quirks of the source that the copy no longer has.
+        encoded: (episode, view, reason) of what had to be encoded anew.
+        mended: quirks of the source that the copy no longer has.
+        left: quirks that the copy has, too.
     """
 
     episodes: int = 0
     rows: int = 0
     numbers: dict[int, int] = field(default_factory=dict)
     encoded: list[tuple[int, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """What a person should know of it."""
+        if self.encoded:
+            _, view, why = self.encoded[0]
+            yield f"{len(self.encoded)} clips were encoded anew (the first: {view} {why})"
+        else:
+            yield "video: copied as it is encoded"
+        if self.numbers:
+            old, new = next(iter(self.numbers.items()))
+            yield f"episodes are numbered anew: {old} is now {new}, and so on (source_episode_index)"
+        for what, notes in (("mended", self.mended), ("still so", self.left)):
+            names = dict.fromkeys(note.partition(":")[0] for note in notes)
+            if names:
+                yield f"{what}: {', '.join(names)}"
 
 
 def convert(
@@ -82,12 +102,16 @@ def convert(
     except BaseException:
         job.layout.discard()
         raise
-    return job.report
+    report = job.report
+    report.left = Dataset.open(out).notes
+    kept = {note.partition(":")[0] for note in report.left}
+    report.mended = [note for note in dataset.notes if note.partition(":")[0] not in kept]
+    return report
 
 
 class _Job:
     def __init__(self, dataset: Dataset, to: str, out: Path, limits: Mapping[str, float]) -> None:
-        self.dataset, self.to, self.report = dataset, to, Report(notes=list(dataset.notes))
+        self.dataset, self.to, self.report = dataset, to, Report()
         texts = [text for _, text in sorted(dataset.task_names.items())]
         tasks = list(dict.fromkeys(texts))
         self.layout = layouts.layout(out, to, lambda view, path: Copier(path), tasks, **limits)

@@ -52,7 +52,8 @@ class PromptTable:
         wanted = sorted({*prompts, ""})
         name = "" if cache is None else digest(encoder)[:32]
         known = {} if cache is None else self._load(cache, name)
-        self._rows = {p: known[_key(p)] for p in wanted if _key(p) in known}
+        keys = {} if cache is None else {p: _key(encoder, p) for p in wanted}
+        self._rows = {p: known[key] for p, key in keys.items() if key in known}
         missing = [p for p in wanted if p not in self._rows]
         with torch.no_grad():
             for prompt in tqdm(missing, desc="encode prompts", disable=not progress):
@@ -62,7 +63,7 @@ class PromptTable:
                 self._rows[prompt] = embedding[:length].clone()
                 self._length = len(embedding)
         if cache is not None and missing:
-            tensors = {_key(p): self._rows[p] for p in missing}
+            tensors = {keys[p]: self._rows[p] for p in missing}
             path = cache / "prompts" / f"{name}-{content(tensors)[:16]}.safetensors"
             save(tensors, path, {"length": str(self._length)})
 
@@ -86,5 +87,8 @@ class PromptTable:
         return out.to(self._device)
 
 
-def _key(prompt: str) -> str:
-    return hashlib.sha256(prompt.encode()).hexdigest()
+def _key(encoder: Any, prompt: str) -> str:
+    """Digest of the tokens that the network is given for a prompt."""
+    tokens = encoder.tokenize([prompt])
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()

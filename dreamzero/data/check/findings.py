@@ -59,10 +59,13 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
-    """One finding of each kind (the first) with the places of all: "episodes 3 (row 120), 7"."""
-    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    """One finding of each kind (the first) with the places of all: "episodes 3 (row 120), 7".
+
+    What is said of the whole dataset stands alone.
+    """
+    groups: dict[tuple[str, ...], list[Finding]] = {}
     for f in ordered(findings):
-        groups.setdefault((f.level, f.name, f.view), []).append(f)
+        groups.setdefault((f.level, f.name, f.view, f.text if f.episode is None else ""), []).append(f)
     return [(same[0], _places(same)) for same in groups.values()]
 
 
