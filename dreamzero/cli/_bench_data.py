@@ -79,9 +79,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recordings(
-    paths: list[str] | None, folder: Path
-) -> Iterator[tuple[str, Dataset, Embodiment]]:
+def _recordings(paths: list[str] | None, folder: Path) -> Iterator[tuple[str, Dataset, Embodiment]]:
     from ..data import cards
     from ..data.benchmark import wrap_clips
     from ..data.draft import draft
@@ -214,4 +212,6 @@ def _show(record: RunRecord, rows: list[list[str]]) -> None:
     for name, metric in record.metrics.items():
         if name.startswith("waiting/"):
             share = 100 * float(metric.value or 0)
-            print(f"a tiny training from {name.removeprefix('waiting/')} waits {share:.1f} % of its time")
+            print(
+                f"a tiny training from {name.removeprefix('waiting/')} waits {share:.1f} % of its time"
+            )

@@ -110,7 +110,9 @@ def inspect(found: dict[str, Any]) -> None:
     for key in ("state", "action"):
         names = found[key]
         vectors.add_row(key, str(len(names)), escape(", ".join(names)) or "not recorded")
-    views = _table("Views", "view", "#height", "#width", "codec", "#fps", "#keyframe every", "#size")
+    views = _table(
+        "Views", "view", "#height", "#width", "codec", "#fps", "#keyframe every", "#size"
+    )
     for view, own in found["views"].items():
         every = f"{own['frames_per_keyframe']:g} frames"
         numbers = (str(own["height_px"]), str(own["width_px"]), own["codec"], f"{own['fps']:g}")
@@ -134,7 +136,9 @@ def _gear(gear: dict[str, Any]) -> list[Table]:
     if not gear["state"] and not gear["action"]:
         return []
     tag = f", tag {gear['tag']}" if gear["tag"] else ""
-    table = _table(f"GEAR's modality.json{escape(tag)}", "kind", "key", "column", "#from", "#to", "")
+    table = _table(
+        f"GEAR's modality.json{escape(tag)}", "kind", "key", "column", "#from", "#to", ""
+    )
     for kind in ("state", "action"):
         for key, (column, start, stop) in gear[kind].items():
             known = kind == "action" and key in gear["relative_statistics"]

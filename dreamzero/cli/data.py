@@ -64,7 +64,9 @@ def add(subparsers: Any) -> None:
     for verb, text in _VERBS.items():
         one = parsers[verb] = verbs.add_parser(verb, help=text, description=text.capitalize() + ".")
         many = "+" if verb == "precompute" else None
-        one.add_argument("path", metavar="PATH", nargs=many, help="folder that holds meta/info.json")
+        one.add_argument(
+            "path", metavar="PATH", nargs=many, help="folder that holds meta/info.json"
+        )
         if verb != "card":
             one.add_argument(
                 "--card", metavar="NAME", help="embodiment card: a built-in name or FILE.toml"
@@ -100,7 +102,9 @@ def _add_precompute(parser: argparse.ArgumentParser) -> None:
         help="as for `dreamzero train`; full and first (blocks, stride, idle) matter here",
     )
     parser.add_argument(
-        "--verify", action="store_true", help="read every file of --out again; exit status 1 if damaged"
+        "--verify",
+        action="store_true",
+        help="read every file of --out again; exit status 1 if damaged",
     )
     parser.add_argument(
         "--prune", action="store_true", help="remove from --out what these recordings do not need"
@@ -205,7 +209,9 @@ def _convert(dataset: Dataset, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report.to_json(), indent=2))
         return 0
-    print(f"{arguments.out}: LeRobot {arguments.to}, {report.episodes} episodes, {report.rows} rows")
+    print(
+        f"{arguments.out}: LeRobot {arguments.to}, {report.episodes} episodes, {report.rows} rows"
+    )
     for line in report.lines():
         print(f"  {line}")
     return 0
@@ -227,8 +233,10 @@ def _card(dataset: Dataset, arguments: argparse.Namespace) -> int:
         arguments.out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {arguments.out}: cannot be written ({error.strerror})") from error
-    print(f"{arguments.out}: read it through, then: dreamzero data check {dataset.root} --card "
-          f"{arguments.out}")
+    print(
+        f"{arguments.out}: read it through, then: dreamzero data check {dataset.root} --card "
+        f"{arguments.out}"
+    )
     return 0
 
 
@@ -260,8 +268,10 @@ def _precompute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"path": str(arguments.out), **facts}, indent=2))
     else:
-        print(f"{arguments.out}: {found.windows} windows in {found.episodes} files, "
-              f"{found.prompts} prompts")
+        print(
+            f"{arguments.out}: {found.windows} windows in {found.episodes} files, "
+            f"{found.prompts} prompts"
+        )
         if gone:
             print(f"  {len(gone)} files that these recordings do not need were removed")
         if damaged:

@@ -78,7 +78,9 @@ def matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
             return values.reshape(len(array), -1)
         values = array.to_numpy(zero_copy_only=False)
         # Whole numbers beyond 2**24 have no float32 of their own.
-        dtype = np.float64 if values.dtype.kind in "iu" or values.dtype == np.float64 else np.float32
+        dtype = (
+            np.float64 if values.dtype.kind in "iu" or values.dtype == np.float64 else np.float32
+        )
         return np.asarray(values, dtype=dtype).reshape(len(array), 1)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: column is no table of numbers of one width ({error})") from error

@@ -116,6 +116,7 @@ class _Job:
         tasks = list(dict.fromkeys(texts))
         self.layout = layouts.layout(out, to, lambda view, path: Copier(path), tasks, **limits)
         self._stats = published(dataset.root, dataset.version)[1]
+        self._again = self.layout.work / "again"
         self._formats: dict[str, tuple[str, str]] = {}
         self._renumbered = [e.index for e in dataset.episodes] != list(range(len(dataset.episodes)))
 
@@ -150,7 +151,9 @@ class _Job:
             return Cut(clip, first, stop)
         why = "does not begin at a keyframe" if first not in clip.keys else "ends between B-frames"
         self.report.encoded.append((index, view, why))
-        return Cut(_encode_again(clip, first, stop, self.layout.work), 0, stop - first)
+        self._again.mkdir(exist_ok=True)
+        path = self._again / f"{len(self.report.encoded)}.mp4"
+        return Cut(_encode_again(clip, first, stop, path), 0, stop - first)
 
     def _rows(self, index: int) -> pa.Table:
         """Its rows, with text columns as numbers and the columns that lerobot looks for."""
@@ -163,7 +166,9 @@ class _Job:
                     place = table.schema.get_field_index(name)
                     table = table.set_column(place, name, columns.vectors(values))
         if "timestamp" not in table.column_names:
-            table = table.append_column("timestamp", pa.array(parsed["timestamp"].astype(np.float32)))
+            table = table.append_column(
+                "timestamp", pa.array(parsed["timestamp"].astype(np.float32))
+            )
         if "task_index" in table.column_names and dataset.task_names:
             numbers = table["task_index"].to_pylist()
             texts = [dataset.task_names.get(number, "") for number in numbers]
@@ -183,6 +188,7 @@ class _Job:
                 shutil.copy2(dataset.root / name, self.layout.work / name)
         if card is not None:
             gear.write(self.layout.work, dataset, card)
+        shutil.rmtree(self._again, ignore_errors=True)
         robot = str(dataset.info.get("robot_type") or "unknown")
         self.layout.close(robot, dataset.fps, self._features())
 
@@ -210,9 +216,8 @@ class _Job:
         return features
 
 
-def _encode_again(clip: Clip, first: int, stop: int, folder: Path) -> Clip:
+def _encode_again(clip: Clip, first: int, stop: int, path: Path) -> Clip:
     """A file of these frames alone, encoded by ``Encoder``."""
-    path = folder / f"again-{clip.path.stem}-{first}.mp4"
     encoder = Encoder(path, clip.fps, clip.size_px)
     for start in range(first, stop, 64):
         encoder.write(clip.read(np.arange(start, min(start + 64, stop))), keyframe=start == first)

@@ -35,7 +35,9 @@ def draft(dataset: Dataset) -> tuple[Embodiment, dict[str, str]]:
     video_hz, action_hz, horizon = _rates(dataset.fps, notes)
     lower, upper, velocity = _limits(dataset, action, notes)
     name = re.sub(r"\W+", "_", dataset.root.resolve().name).strip("_").lower() or "robot"
-    notes["name"] = "Drafted by `dreamzero data card`; read every line, then train with --card FILE."
+    notes["name"] = (
+        "Drafted by `dreamzero data card`; read every line, then train with --card FILE."
+    )
     notes["robot"] = "What moves; drivers and the simulator go by it."
     if len(views) > 1:
         notes["views"] = (
@@ -127,7 +129,9 @@ def _rates(fps: float, notes: dict[str, str]) -> tuple[float, float, int]:
             )
             return video_hz, hz, round(steps)
     hz = round(block_s * min(fps, _MOST_HZ)) / block_s
-    notes["video_hz"] = f"Actions at {hz:g} Hz lie between the recording's rows: they are interpolated."
+    notes["video_hz"] = (
+        f"Actions at {hz:g} Hz lie between the recording's rows: they are interpolated."
+    )
     return video_hz, hz, round(block_s * hz)
 
 

@@ -99,9 +99,7 @@ def read(root: Path) -> Gear:
                 notes.append(f"relative-stats: {path.name} is no table of statistics ({error})")
             break
     tag = str(_json(root / TAG, notes).get("embodiment_tag") or "")
-    return Gear(
-        slices["state"], slices["action"], views, annotations, tag, relative, tuple(notes)
-    )
+    return Gear(slices["state"], slices["action"], views, annotations, tag, relative, tuple(notes))
 
 
 def _table(modality: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Layout:
         self.tasks = {task: i for i, task in enumerate(tasks)}
         self.rows = self.videos = 0
         self.episodes: list[dict[str, Any]] = []
+        self._extras: set[str] = set()
         self._open_video = open_video
         self._collector = Collector()
         self.root.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +89,10 @@ class Layout:
         rows = self._number(episode)
         known = {"episode_index": index, "tasks": list(episode.tasks), "length": length}
         entry = {**known, **episode.extras}
-        if self.episodes and not episode.extras.keys() == self._extras:
+        if self.episodes and episode.extras.keys() != self._extras:
             odd = ", ".join(sorted(episode.extras.keys() ^ self._extras))
             raise UserError(f"episode {index}: extras differ from those of episode 0 ({odd})")
-        self._extras = episode.extras.keys()
+        self._extras = set(episode.extras)
         self.episodes.append(entry)
         self._store(entry, rows, episode.videos, self._collector.add(rows, episode.images))
         self.rows += length

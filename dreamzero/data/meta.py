@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError
 from .lerobot import VERSIONS
 
+
 @dataclass(frozen=True)
 class Span:
     """Where an episode lies in a video file, seconds; ``to_s`` is None at "to the end"."""
@@ -230,7 +231,8 @@ def _tasks(meta: Meta, row: dict[str, Any]) -> tuple[str, ...]:
             found.append(task)
             continue
         _once(
-            meta, "task-number: episodes give task numbers, not texts; looked up in the tasks' table"
+            meta,
+            "task-number: episodes give task numbers, not texts; looked up in the tasks' table",
         )
         found.append(meta.tasks.get(int(task), ""))
     return tuple(found)

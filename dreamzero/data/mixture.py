@@ -100,7 +100,8 @@ def split(windows: Sharded, share: float) -> tuple[list[int], list[int]]:
     """
     episodes: dict[Any, list[Any]] = {}
     for i in range(len(windows)):
-        recording, episode = windows.shard(i)  # type: ignore[misc]
+        shard: Any = windows.shard(i)
+        recording, episode = shard
         own = episodes.setdefault(recording, [])
         if not own or own[-1] != episode:
             own.append(episode)
@@ -158,9 +159,7 @@ class Mixture:
 
     def copy(self) -> Mixture:
         """Another one at the same place, over the same parts."""
-        other = Mixture(
-            self.parts, self.seed, self.lanes, self.open_shards, self.rank, self.world
-        )
+        other = Mixture(self.parts, self.seed, self.lanes, self.open_shards, self.rank, self.world)
         other.load_state_dict(self.state_dict())
         other._resumed = set(self._resumed)
         return other
@@ -212,9 +211,7 @@ class Mixture:
 
     def _draw(self, lane: int) -> Draw:
         turns = self._turns[lane]
-        part = min(
-            range(len(self.parts)), key=lambda i: ((turns[i] + 1) / self.parts[i].weight, i)
-        )
+        part = min(range(len(self.parts)), key=lambda i: ((turns[i] + 1) / self.parts[i].weight, i))
         turns[part] += 1
         own, stream = self.parts[part], self._state[lane][part]
         at_begins = round(own.begin * own.batch)

@@ -61,9 +61,7 @@ def compare(dataset: Dataset, card: Embodiment | None = None) -> list[Comparison
     return found
 
 
-def _of_total(
-    dataset: Dataset, total: Mapping[str, Any], complete: bool
-) -> Iterator[Comparison]:
+def _of_total(dataset: Dataset, total: Mapping[str, Any], complete: bool) -> Iterator[Comparison]:
     for key, kind in ((STATE, "state"), (ACTION, "action")):
         theirs = total.get(key)
         rows = [dataset.rows(e.index)[kind] for e in dataset.episodes]
@@ -81,7 +79,9 @@ def _of_total(
             continue
         slack = 1e-3 * np.maximum(high - low, 1e-6)
         outside = int(((values < low - slack) | (values > high + slack)).any(axis=1).sum())
-        text = "holds all rows on disk" if not outside else f"{outside} rows lie outside min and max"
+        text = (
+            "holds all rows on disk" if not outside else f"{outside} rows lie outside min and max"
+        )
         yield Comparison("stats.json", key, None, np.nan, not outside, text)
 
 

@@ -133,10 +133,11 @@ class Dataset:
         span = self.episode(episode).videos.get(view)
         if span is None:
             raise UserError(f"{self.root} has no view {view!r}; it has {list(self.views)}")
-        times = self.clips.about(span.path).times_s
+        clip = self.clips.about(span.path)
+        times = clip.times_s
         first, stop = 0, len(times)
         if span.to_s is not None:
-            half = 0.5 / self.fps
+            half = 0.5 * min(1.0 / self.fps, clip.step_s)
             first = int(np.searchsorted(times, span.from_s - half))
             stop = int(np.searchsorted(times, span.to_s - half))
         if stop <= first:
@@ -195,7 +196,7 @@ class Dataset:
         return table, numbers
 
     def _parse(self, table: pa.Table, path: Path) -> dict[str, np.ndarray]:
-        out = {}
+        out: dict[str, np.ndarray] = {}
         for kind, known in self.columns.items():
             absent = [key for key in known if key not in table.column_names]
             if absent:
@@ -262,7 +263,9 @@ class Dataset:
     def _read_annotations(self) -> None:
         """Take instructions from the rows where the table of episodes has none."""
         if any(len(e.tasks) > 1 for e in self.episodes):
-            self.notes.append("several-tasks: episodes have several instructions; the first is used")
+            self.notes.append(
+                "several-tasks: episodes have several instructions; the first is used"
+            )
         schema = self.table(self.episodes[0].index).schema
         found = [name for name in self.gear.annotations if name in schema.names]
         if not found or any(e.task for e in self.episodes):

@@ -34,7 +34,9 @@ def describe_frames(frames: np.ndarray) -> Numbers:
     """The same of uint8 ``[t, h, w, 3]``, per channel in [0, 1], as ``[3, 1, 1]``; some 4096 pixels."""
     pixels = frames.reshape(-1, 3)
     pixels = pixels[:: max(len(pixels) // 4096, 1)].astype(np.float64) / 255.0
-    found = {name: [[[v]] for v in row] for name, row in describe(pixels).items() if name != "count"}
+    found = {
+        name: [[[v]] for v in row] for name, row in describe(pixels).items() if name != "count"
+    }
     return found | {"count": [len(frames)]}
 
 

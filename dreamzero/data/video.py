@@ -37,6 +37,7 @@ class Clip:
         size_px: (height, width).
         fps: average rate the container states.
         times_s: float64 ``[t]``, presentation time of every frame, the first at 0.
+        pts_step, step_s: the usual time between two frames, in the stream's units and in seconds.
         keys: frames at which decoding can begin, increasing.
         ordered: frames are stored in the order they are shown (no B-frames).
         truncated: the file ends in the middle of a packet (or holds none).
@@ -68,7 +69,11 @@ class Clip:
         self.keys = sorted(self._place[p] for p, is_key in found if is_key) or [0]
         self.truncated |= stream.frames > len(found) or not found
         first = self._pts[0] if self._pts else 0
-        self.times_s = (np.asarray(self._pts, dtype=np.float64) - first) * float(stream.time_base)
+        self._unit_s = float(stream.time_base or 0)
+        self.times_s = (np.asarray(self._pts, dtype=np.float64) - first) * self._unit_s
+        alone = round(1 / (self.fps * self._unit_s)) if self.fps and self._unit_s else 1
+        self.pts_step = int(np.median(np.diff(self._pts))) if len(self._pts) > 1 else max(alone, 1)
+        self.step_s = self.pts_step * self._unit_s
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._frames: Iterator[Any] | None = None
         self._position = 0
@@ -84,6 +89,7 @@ class Clip:
         entries = getattr(self.stream, "index_entries", None)
         if not self.ordered or entries is None or not 0 < len(entries) == self.stream.frames:
             return []
+        self._container.seek(0)
         head = itertools.islice(self._container.demux(self.stream), min(8, len(entries)))
         if any(packet.pts != entry.timestamp for packet, entry in zip(head, entries, strict=False)):
             return []
@@ -112,13 +118,6 @@ class Clip:
         """Presentation time of a frame in the stream's own units."""
         return self._pts[index]
 
-    @property
-    def pts_step(self) -> int:
-        """The usual time between two frames in the stream's own units."""
-        if len(self) > 1:
-            return int(np.median(np.diff(self._pts)))
-        return max(round(1 / (self.fps * float(self.stream.time_base))), 1) if self.fps else 1
-
     def key_before(self, index: int) -> int:
         """The keyframe at which decoding has to begin for frame ``index``."""
         return self.keys[max(bisect_right(self.keys, index) - 1, 0)]
@@ -137,7 +136,7 @@ class Clip:
         key = self.key_before(first)
         self._container.seek(self._pts[key], stream=self.stream, backward=True)
         for packet in self._container.demux(self.stream):
-            place = self._place.get(packet.pts)
+            place = None if packet.pts is None else self._place.get(packet.pts)
             if place is None or place < key:
                 continue
             if place >= stop and (self.ordered or packet.is_keyframe):
@@ -204,7 +203,9 @@ class Clip:
         wanted = np.asarray(indices, dtype=np.int64)
         height, width = size_px or self.size_px
         out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
-        scale = {"height": height, "width": width, "interpolation": "AREA"} if size_px else {}
+        scale: dict[str, Any] = {}
+        if size_px is not None:
+            scale = {"height": height, "width": width, "interpolation": "AREA"}
         if not len(wanted):
             return out
         if wanted.min() < 0 or wanted.max() >= len(self):

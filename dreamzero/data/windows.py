@@ -8,7 +8,7 @@ first action. Video and state take the row nearest in time; actions see ``resamp
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -74,10 +74,9 @@ class WindowBatch:
 
     def pin_memory(self) -> WindowBatch:
         """For faster copies to a GPU; torch's DataLoader calls it."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return WindowBatch(
-            **{k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
-        )
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {k: v.pin_memory() for k, v in tensors.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
 
 
 class WindowDataset(data.Dataset[Window]):

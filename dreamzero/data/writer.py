@@ -64,7 +64,7 @@ class Writer:
             if names
         }
         self._pixel_formats: dict[str, str] = {}
-        self._layout = layouts.layout(root, version, self._open, **limits)
+        self._layout = layouts.layout(root, version, self._open, (), **limits)
         self.root = self._layout.root
         self._closed = False
 

@@ -27,7 +27,9 @@ __all__ = [
 
 
 def _discover() -> dict[str, Embodiment]:
-    modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    modules = [
+        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
+    ]
     return {card.name: card for m in modules for card in getattr(m, "CARDS", ())}
 
 

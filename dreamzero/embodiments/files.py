@@ -142,7 +142,11 @@ def dumps(card: Embodiment, comments: Mapping[str, str] | None = None) -> str:
             tables += ["", *said.get(name, ())]
             for f in value:
                 keys = ("key", "start", "stop", "unit", *(["relative"] if name == "action" else []))
-                tables += [f"[[{name}]]", *(f"{key} = {_toml(getattr(f, key))}" for key in keys), ""]
+                tables += [
+                    f"[[{name}]]",
+                    *(f"{key} = {_toml(getattr(f, key))}" for key in keys),
+                    "",
+                ]
         elif value is not None:
             head += [*(["", *said[name]] if name in said else []), f"{name} = {_toml(value)}"]
     return "\n".join(head + tables).strip() + "\n"
@@ -198,7 +202,9 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:
-    good = isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_number, value))
+    good = (
+        isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_number, value))
+    )
     return tuple(float(v) for v in value) if good else None
 
 

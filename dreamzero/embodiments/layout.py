@@ -41,11 +41,7 @@ def cells(
     return [(0, 0, h, w), (h, 0, h, w), (0, w, h, w)][:views]
 
 
-def view_sizes(
-    layout: Layout, views: int, canvas_px: tuple[int, int]
-) -> list[tuple[int, int]]:
+def view_sizes(layout: Layout, views: int, canvas_px: tuple[int, int]) -> list[tuple[int, int]]:
     """(height, width) that each view is brought to: its cell, or half of it where columns double."""
     found = cells(layout, views, canvas_px)
-    return [
-        (h, w // 2 if layout == "droid" and w == canvas_px[1] else w) for _, _, h, w in found
-    ]
+    return [(h, w // 2 if layout == "droid" and w == canvas_px[1] else w) for _, _, h, w in found]

@@ -82,7 +82,9 @@ def precompute(
             encoder = FeatureEncoder(video, *dims, first_frame, image_encoder)
             cache.precompute(windows, encoder, progress, workers)
             keys |= set(cache.keys(windows, encoder).values())
-    prompts = {c.render_prompt(e.task) for c, sets in groups.values() for d in sets for e in d.episodes}
+    prompts = {
+        c.render_prompt(e.task) for c, sets in groups.values() for d in sets for e in d.episodes
+    }
     # A small model's word encoder is trained along: its embeddings would not stay.
     if start is not None and not isinstance(start.text_encoder, WordEncoder):
         with on_device([start.text_encoder], device):

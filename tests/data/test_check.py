@@ -14,8 +14,8 @@ from dreamzero import embodiments
 from dreamzero.cli import main
 from dreamzero.data import cards
 from dreamzero.data.check import check
-from dreamzero.data.reader import Dataset
 from dreamzero.data.encode import Encoder
+from dreamzero.data.reader import Dataset
 
 from .recordings import VIEW, numbered, write_v2, write_v3
 

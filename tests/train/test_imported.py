@@ -476,7 +476,10 @@ def test_plain_wan_learns_to_act(
             "that model has horizon 24, mine and the codec need 48",
         ),
         ({"blocks": 3}, "that model has window_blocks 4"),
-        ({"views": [f"observation.images.{v}" for v in ("head", "left", "right")]}, "looks through"),
+        (
+            {"views": [f"observation.images.{v}" for v in ("head", "left", "right")]},
+            "looks through",
+        ),
     ],
 )
 def test_cards_that_do_not_fit(

@@ -65,7 +65,9 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
     """
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for f in ordered(findings):
-        groups.setdefault((f.level, f.name, f.view, f.text if f.episode is None else ""), []).append(f)
+        groups.setdefault(
+            (f.level, f.name, f.view, f.text if f.episode is None else ""), []
+        ).append(f)
     return [(same[0], _places(same)) for same in groups.values()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,7 @@ def check_rows(dataset: Dataset, card: Embodiment | None) -> Iterator[Finding]:
     """Findings in every episode's rows, then those about all of them."""
     spans = {kind: _span(dataset, kind) for kind in ("state", "action")}
     for episode in dataset.episodes:
-        for finding in _episode(dataset, episode.index, spans, card):
-            yield finding
+        yield from _episode(dataset, episode.index, spans, card)
     yield from _idleness(dataset, spans)
 
 
@@ -59,7 +59,7 @@ def _episode(
         yield from _limits(dataset, index, select(card.state, state), card)
 
 
-def _first(where: np.ndarray) -> int:
+def _first(where: Any) -> int:
     return int(np.flatnonzero(where)[0])
 
 

@@ -62,7 +62,9 @@ def check_clock(dataset: Dataset, episode: int, view: str) -> Iterator[Finding]:
         clip = dataset.clips.about(dataset.episode(episode).videos[view].path)
         if clip.truncated:
             text = f"{clip.path.name} is cut off after {len(clip)} frames"
-            yield Finding("error", "video-truncated", text, episode, min(len(clip), len(stamps)), view)
+            yield Finding(
+                "error", "video-truncated", text, episode, min(len(clip), len(stamps)), view
+            )
         first, times = dataset.frame_times(episode, view)
         places = dataset.frame_of_row(episode, view)
         dataset.clips.read(clip.path, np.array([first + len(times) - 1]), (SIDE_PX, SIDE_PX))
@@ -139,9 +141,7 @@ class Alignment:
         text = f"shows the motion {abs(lag)} rows ({seconds:.2f} s) {when} the rows do"
         yield Finding("error", "misaligned", text, episode, None if episode is None else 0, view)
 
-    def _frozen(
-        self, seen: Look, state: np.ndarray, energy: np.ndarray
-    ) -> Iterator[Finding]:
+    def _frozen(self, seen: Look, state: np.ndarray, energy: np.ndarray) -> Iterator[Finding]:
         """Pictures that are the very same while the robot moves through a tenth of its range."""
         usable = self._span > 1e-3
         share = state[:, usable] / self._span[usable]

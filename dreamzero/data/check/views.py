@@ -31,9 +31,7 @@ def check_views(dataset: Dataset, looks: Sequence[Look]) -> Iterator[Finding]:
     by_view: dict[str, dict[int, Look]] = {}
     for seen in looks:
         by_view.setdefault(seen.view, {})[seen.episode] = seen
-    models = {
-        view: _Model(dataset, own) for view, own in by_view.items() if len(own) >= _LEAST
-    }
+    models = {view: _Model(dataset, own) for view, own in by_view.items() if len(own) >= _LEAST}
     for view, model in models.items():
         for episode, seen in by_view[view].items():
             own = model.fit(seen.pictures, episode)
@@ -82,7 +80,8 @@ class _Model:
         found = _correlation(_centred(pictures.mean(0)), usual, 1.0 / spread)
         if not self._features or episode not in self._features:
             return found
-        squares, crossed = (sum(x[i] for i in rest) for x in (self._squares, self._crossed))
+        squares = np.sum([self._squares[i] for i in rest], axis=0)
+        crossed = np.sum([self._crossed[i] for i in rest], axis=0)
         rows = sum(len(self._features[i]) for i in rest)
         weights = np.linalg.solve(squares + _RIDGE * rows * np.eye(len(squares)), crossed)
         predicted, shown = self._features[episode] @ weights, _changes(pictures)
