@@ -46,6 +46,7 @@ def check(
             frame of each.
     """
     found = [*_of_notes(dataset), *_of_files(dataset), *_of_statistics(dataset, card)]
+    found += _of_counters(dataset)
     if card is not None:
         misfits = list(_of_card(dataset, card))
         found += misfits
@@ -71,6 +72,23 @@ def _of_files(dataset: Dataset) -> Iterator[Finding]:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         text = f"{paths[0]}{more} missing; the episode is left out"
         yield Finding("warning", "file-missing", text, episode)
+
+
+def _of_counters(dataset: Dataset) -> Iterator[Finding]:
+    """Rows that say they belong elsewhere (v2: files were exchanged), and rows that were lost."""
+    for episode in dataset.episodes:
+        table = dataset.table(episode.index)
+        if dataset.version != "v3.0" and "episode_index" in table.column_names:
+            own = table["episode_index"][0].as_py()
+            if own != episode.index:
+                text = f"{episode.data.name} holds the rows of episode {own}"
+                yield Finding("error", "episode-index", text, episode.index)
+        if "frame_index" in table.column_names:
+            steps = np.diff(table["frame_index"].to_numpy())
+            if (steps != 1).any():
+                row = int(np.flatnonzero(steps != 1)[0]) + 1
+                text = f"frame_index steps by {steps[row - 1]}: rows were lost or mixed"
+                yield Finding("warning", "frame-index", text, episode.index, row)
 
 
 def _of_card(dataset: Dataset, card: Embodiment) -> Iterator[Finding]:

@@ -97,6 +97,8 @@ NAMES: dict[str, str] = {
     "camera-swapped": "a view looks like another one does in the other episodes",
     "card": "the card does not fit",
     "constant": "dimensions that never vary",
+    "episode-index": "a file holds the rows of another episode",
+    "frame-index": "rows are not counted one by one: some were lost",
     "file-missing": "a file that meta describes is not there",
     "idle": "most rows are without motion",
     "idle-stretch": "a long time without motion",

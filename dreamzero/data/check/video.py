@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ...errors import UserError
 from ..reader import Dataset
@@ -15,6 +16,8 @@ SIDE_PX = 16
 _MOST_LAG_S = 1.0
 _FOLLOWS = 0.7
 _FROZEN_S = 0.5
+# Change of a picture, in levels of 256, that no motion is behind.
+_STILL = 0.02
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Alignment:
         energy = np.abs(np.diff(seen.pictures.astype(np.float32).mean(-1), axis=0)).mean((1, 2))
         stands = list(self._frozen(seen, state, energy))
         yield from stands
-        if stands or len(state) <= 3 * self._most:
+        if any(f.level == "error" for f in stands) or len(state) <= 3 * self._most:
             return
         curve = _correlations(state, energy, self._most)
         self._curves.setdefault(seen.view, []).append(curve)
@@ -147,20 +150,30 @@ class Alignment:
         share = state[:, usable] / self._span[usable]
         if not usable.any():
             return
-        still = energy == 0.0
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], still, [False]]).astype(int)))
-        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        for start, stop in _runs(energy < _STILL):
             moved = float(np.ptp(share[start : stop + 1], axis=0).max())
             seconds = (stop - start) / self._dataset.fps
             if seconds >= _FROZEN_S and moved > 0.1:
                 text = f"stands still for {seconds:.1f} s while the robot moves"
                 yield Finding("error", "video-frozen", text, seen.episode, int(start), seen.view)
                 return
+        # Encoders do not repeat a frame exactly: it changes far less than those around it do.
+        around = sliding_window_view(np.pad(energy, 3), 7).max(axis=1)
+        repeats = energy < np.maximum(0.15 * around, _STILL)
+        for start, stop in _runs(repeats):
+            if stop - start > 3:
+                repeats[start:stop] = False
         moves = np.abs(np.diff(share, axis=0)).max(axis=1) > 0.005
-        if moves.sum() >= 20 and 0.4 < still[moves].mean():
-            text = f"{still[moves].mean():.0%} of its frames repeat the one before in motion"
-            row = int(np.flatnonzero(still & moves)[0])
+        if moves.sum() >= 20 and repeats[moves].mean() > 0.35:
+            text = f"{repeats[moves].mean():.0%} of its frames repeat the one before in motion"
+            row = int(np.flatnonzero(repeats & moves)[0])
             yield Finding("warning", "repeated-frames", text, seen.episode, row, seen.view)
+
+
+def _runs(where: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every stretch of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(int)))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def _correlations(state: np.ndarray, energy: np.ndarray, most: int) -> np.ndarray:

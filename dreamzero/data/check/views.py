@@ -7,6 +7,7 @@ regression). Scenes that look like their own mirror image cannot be told from it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,9 +16,11 @@ from ..reader import Dataset
 from .findings import Finding
 from .video import SIDE_PX, Look
 
-# By how much another explanation must fit better; sound recordings stay below 0.4.
-_MARGIN = 0.45
+# By how much another explanation must fit better; sound recordings stay below 0.3.
+_MARGIN = 0.4
 _LEAST = 3
+# Episodes that fit worst may be the ones that are wrong: they say nothing about the others.
+_TRUSTED = 0.75
 _RIDGE = 0.05
 _FLIPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored left to right": lambda x: x[..., ::-1, :],
@@ -71,10 +74,14 @@ class _Model:
                 self._features[i] = x
                 self._squares[i] = x.T @ x
                 self._crossed[i] = x.T @ _changes(seen.pictures)
+        self._trusted = set(looks)
+        fits = {i: self.fit(seen.pictures, i) for i, seen in looks.items()}
+        best = sorted(fits, key=lambda i: -fits[i])
+        self._trusted = set(best[: max(_LEAST, math.ceil(_TRUSTED * len(best)))])
 
     def fit(self, pictures: np.ndarray, episode: int) -> float:
         """How well pictures fit into the view in that episode, -2 to 2."""
-        rest = [i for i in self._means if i != episode]
+        rest = [i for i in self._means if i != episode and i in self._trusted]
         usual = np.median([self._means[i] for i in rest], axis=0)
         spread = np.var([self._means[i] for i in rest], axis=0) + 0.05
         found = _correlation(_centred(pictures.mean(0)), usual, 1.0 / spread)
