@@ -58,9 +58,7 @@ def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     path.with_suffix(".new.mp4").replace(path)
 
 
-def change_rows(
-    root: Path, episode: int, change: Callable[[dict[str, np.ndarray]], None]
-) -> None:
+def change_rows(root: Path, episode: int, change: Callable[[dict[str, np.ndarray]], None]) -> None:
     """Change state, action or timestamp of one episode of a v2 dataset."""
     dataset = Dataset.open(root)
     path, rows = dataset.episode(episode).data, dataset.rows(episode)
@@ -191,9 +189,7 @@ def test_real_cameras_as_they_are(franka: tuple[Dataset, list[Look]]) -> None:
 
 @pytest.mark.parametrize("flip", FLIPS)
 @pytest.mark.parametrize("view", ["right_cam", "wrist_cam"])
-def test_a_flipped_real_camera(
-    franka: tuple[Dataset, list[Look]], flip: str, view: str
-) -> None:
+def test_a_flipped_real_camera(franka: tuple[Dataset, list[Look]], flip: str, view: str) -> None:
     dataset, looks = franka
     name = f"observation.images.{view}"
     for wrong in ((5,), (1, 6)):
@@ -261,7 +257,9 @@ def test_actions_shifted_everywhere(tabletop_v2: Path, copied: Copy) -> None:
         change_rows(
             root,
             episode,
-            lambda rows: rows.update(action=np.concatenate([rows["action"][:1], rows["action"][:-1]])),
+            lambda rows: rows.update(
+                action=np.concatenate([rows["action"][:1], rows["action"][:-1]])
+            ),
         )
     found = [f for f in warnings(root) if f.name == "action-not-ahead"]
     assert len(found) == 1 and found[0].episode is None

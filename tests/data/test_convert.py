@@ -72,9 +72,7 @@ def test_there_and_back(tmp_path: Path, tabletop: Path, to: str) -> None:
     # Frames come out alike, from files that hold many episodes and from files that hold one.
     for view in source.views:
         for episode in (0, 9):
-            np.testing.assert_array_equal(
-                source.frames(episode, view), there.frames(episode, view)
-            )
+            np.testing.assert_array_equal(source.frames(episode, view), there.frames(episode, view))
 
 
 def test_statistics_are_equal(tmp_path: Path, tabletop: Path) -> None:
