@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.benchmark import loading
     from ..data.windows import WindowDataset
-    from ..report.record import RunRecord
+    from ..report.record import RunRecord, write_json
 
     if args.seconds <= 0:
         raise UserError("--seconds must be above 0")
@@ -70,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
         if args.data is None:
             _wait(record, dataset, card, Path(folder))
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        record.save(args.out)
+        device = re.sub(r"[^a-z0-9]+", "-", record.device.lower()).strip("-")
+        write_json(Path(args.out) / f"data-{device}.json", record.to_dict())
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
     else:

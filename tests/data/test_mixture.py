@@ -105,8 +105,8 @@ def test_windows_of_a_shard_come_close_together() -> None:
 
 def test_a_shard_is_opened_once_with_all_its_windows() -> None:
     mixture = Mixture([Part.of(Windows(3, 4, 5), 2)], lanes=1)
-    opened = [own for _ in range(6) for own in next(mixture).opened]
-    assert sorted(sum(opened, [])[:12]) == list(range(12))
+    opened = [i for _ in range(6) for own in next(mixture).opened for i in own]
+    assert sorted(opened[:12]) == list(range(12))
     resumed = Mixture(mixture.parts, lanes=1)
     resumed.load_state_dict(mixture.state_dict())
     left = [own for own in next(resumed).opened]

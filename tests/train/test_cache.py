@@ -261,12 +261,14 @@ def test_command_line(
     assert facts["files"] == 6 and facts["windows"] > 20 and facts["prompts"] == 0
     before = files(tmp_path / "features")
     assert len(before) == 6
-    path = tmp_path / "features/windows" / sorted(before)[0]
+    path = tmp_path / "features/windows" / min(before)
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(bytes(data))
     assert main([*given, "--verify", "--prune"]) == 1
     assert "1 damaged files were removed: run again" in capsys.readouterr().out
+    assert main([*given, "--verify"]) == 0
+    capsys.readouterr()
     assert main([*given, "--set", "train.first.batch=0", "--verify", "--prune"]) == 0
     assert "3 files that these recordings do not need" in capsys.readouterr().out
     assert len(files(tmp_path / "features")) == 3
