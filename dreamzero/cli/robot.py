@@ -59,7 +59,9 @@ def add(subparsers: Any) -> None:
     run.add_argument(
         "--instruction", default="", help="what to do (default: the simulated scene's)"
     )
-    run.add_argument("--embodiment", default="tabletop_so101", help="card of the arm")
+    run.add_argument(
+        "--embodiment", default="tabletop_so101", help="card of the arm: a name or FILE.toml"
+    )
     run.add_argument("--seconds", type=float, help="end after so long (default: 4 chunks)")
     run.add_argument("--chunks", type=int, help="end after so many chunks")
     run.add_argument("--mode", default="synchronous", choices=["synchronous", "overlapped"])

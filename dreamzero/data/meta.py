@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from ..errors import UserError
 from .lerobot import VERSIONS
@@ -180,7 +181,8 @@ def _load_v2(meta: Meta) -> None:
     meta.described = len(rows)
     chunk_size = int(info.get("chunks_size", 1000))
     video_template = info.get("video_path") or ""
-    for row in rows:
+    # Every file is looked at: with tens of thousands that takes a while.
+    for row in tqdm(rows, desc="open", delay=2, disable=None):
         try:
             index = int(row["episode_index"])
         except (KeyError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ...embodiments import Embodiment
 from ..reader import Dataset
@@ -20,7 +21,7 @@ _IDLE_S = 2.0
 def check_rows(dataset: Dataset, card: Embodiment | None) -> Iterator[Finding]:
     """Findings in every episode's rows, then those about all of them."""
     spans = {kind: _span(dataset, kind) for kind in ("state", "action")}
-    for episode in dataset.episodes:
+    for episode in tqdm(dataset.episodes, desc="check rows", delay=2, disable=None):
         yield from _episode(dataset, episode.index, spans, card)
     yield from _idleness(dataset, spans)
 
