@@ -30,12 +30,12 @@ VERBS = {
     "doctor": "what this machine can do, and the fix for what it cannot",
     "run": "run one notebook with parameters",
     "report": "run every notebook, then write the page that joins them",
-    "data": "inspect, summarise and check data sets",
+    "data": "inspect, check, convert and precompute data sets",
     "train": "train a model from a preset",
     "evaluate": "closed-loop success of a policy, with intervals",
     "serve": "serve a policy over a websocket",
     "robot": "emulate, run, identify and calibrate arms",
-    "bench": "measure the engine, kernels, checkpoints and robots",
+    "bench": "measure the engine, kernels, data, checkpoints and robots",
     "checkpoint": "inspect, import, export and merge checkpoints",
 }
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_engine, _bench_kernels, _bench_robot
+from . import _bench_data, _bench_engine, _bench_kernels, _bench_robot
 
 if TYPE_CHECKING:
     from ..report.record import RunRecord
@@ -17,7 +17,7 @@ def add(subparsers: Any) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure the engine, kernels, checkpoints and robots",
+        help="measure the engine, kernels, data, checkpoints and robots",
         description="Each benchmark compares in one run, interleaved, and names its machine; none "
         "prints a speed-up when results differ. Without a word it is the engine's.",
         epilog="example: dreamzero bench engine --preset wan2.1-14b-droid --all --out reports/hardware "
@@ -60,6 +60,15 @@ def add(subparsers: Any) -> None:
         "--load", metavar="COMPONENT", help="load this one too (needs its memory)"
     )
     _finish(checkpoint, _checkpoint)
+
+    data = kinds.add_parser(
+        "data",
+        help="how fast windows are read",
+        description="Windows a second beside one seek a frame of the same files, and the share of a "
+        "tiny training that waits for data.",
+    )
+    _bench_data.add_arguments(data)
+    _finish(data, _bench_data.run)
 
     robot = kinds.add_parser(
         "robot",

@@ -42,7 +42,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--card",
-        help=f"embodiment of the data: {', '.join(names())}, one that --init knows, or FILE.json "
+        help=f"embodiment of the data: {', '.join(names())}, one that --init knows, or FILE.toml "
         "(default: guessed)",
     )
     parser.add_argument("--codec", type=Path, help="folder of a trained video codec")

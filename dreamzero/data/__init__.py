@@ -1,12 +1,18 @@
 """Recordings in and out: LeRobot datasets, video, canvas, windows, normalisation.
 
-    writer      records LeRobot v3.0          lerobot    names, paths and tables of that format
-    reader      opens v2.0 to v3.0            meta       what a dataset says of itself
-    video       encodes, decodes by index     columns    parquet columns as arrays
-    canvas      views on one picture          resample   the recording's clock to the card's
-    normalize   to [-1, 1] and back           windows    training samples
-    cards       which card fits               check      what would make a training wrong
-
+in and out                                     for training
+    lerobot    names, paths and tables             resample   the recording's clock to the card's
+    meta       what a dataset says of itself       canvas     views on one picture
+    reader     opens v2.0, v2.1 and v3.0           normalize  to [-1, 1] and back
+    columns    parquet columns as arrays           frames     decoded frames, kept for a while
+    gear       GEAR's additions                    windows    training samples
+    video      decodes by frame index              mixture    which windows come next
+    encode     encodes, or copies as encoded       loader     batches decoded ahead, resumable
+    layouts    files of the three versions         benchmark  how fast all that is
+    writer     records                         to look at
+    convert    from version to version             check      what would make a training wrong
+    stats      statistics as LeRobot has them      published  theirs against the rows
+                                                   cards      which card fits; draft makes one
 Import the module you need: this package itself imports nothing, so that a machine without av can use
 the rest.
 """

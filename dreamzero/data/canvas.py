@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..embodiments.card import Layout
+from ..embodiments.layout import cells, view_sizes
 from ..errors import UserError
 
 
@@ -22,34 +23,6 @@ def resize(clip: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
         images, size=tuple(size_px), mode="bilinear", antialias=True, align_corners=False
     )
     return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
-
-
-def cells(
-    layout: Layout, views: int, canvas_px: tuple[int, int]
-) -> list[tuple[int, int, int, int]]:
-    """(top, left, height, width) on the canvas of each view.
-
-    Raises:
-        UserError: the layout does not take that many views, or the canvas does not divide.
-    """
-    height, width = canvas_px
-    takes = {"single": (1, 1), "column": (1, 99), "droid": (3, 3), "grid": (1, 3)}
-    if layout not in takes:
-        raise UserError(f"unknown layout {layout!r}; known: {', '.join(takes)}")
-    least, most = takes[layout]
-    if not least <= views <= most:
-        wants = str(least) if least == most else f"{least} to {most}"
-        raise UserError(f"layout {layout!r} takes {wants} views, got {views}")
-    rows = {"single": 1, "column": views}.get(layout, 2)
-    columns = 1 if layout in ("single", "column") else 2
-    if height % rows or width % columns:
-        raise UserError(f"a canvas of {height} x {width} px does not divide for layout {layout!r}")
-    h, w = height // rows, width // columns
-    if layout in ("single", "column"):
-        return [(i * h, 0, h, w) for i in range(views)]
-    if layout == "droid":
-        return [(h, 0, h, w), (h, w, h, w), (0, 0, h, width)]
-    return [(0, 0, h, w), (h, 0, h, w), (0, w, h, w)][:views]
 
 
 def compose(views: Sequence[np.ndarray], layout: Layout, canvas_px: tuple[int, int]) -> np.ndarray:
@@ -71,21 +44,21 @@ def compose(views: Sequence[np.ndarray], layout: Layout, canvas_px: tuple[int, i
     if layout == "single":
         return resize(views[0], canvas_px)
     canvas = np.zeros((len(views[0]), *canvas_px, 3), dtype=np.uint8)
-    for clip, (top, left, h, w) in zip(views, places, strict=True):
-        doubled = layout == "droid" and w == canvas_px[1]
-        image = resize(clip, (h, w // 2 if doubled else w))
-        canvas[:, top : top + h, left : left + w] = image.repeat(2, axis=2) if doubled else image
+    sizes = view_sizes(layout, len(views), canvas_px)
+    for clip, (top, left, h, w), size in zip(views, places, sizes, strict=True):
+        image = resize(clip, size)
+        canvas[:, top : top + h, left : left + w] = image.repeat(w // size[1], axis=2)
     return canvas
 
 
 def split(canvas: np.ndarray, layout: Layout, views: int) -> list[np.ndarray]:
     """The views on a canvas uint8 ``[t, H, W, 3]``, each at its cell's size; inverse of ``compose``."""
     size = (int(canvas.shape[1]), int(canvas.shape[2]))
-    out = []
-    for top, left, h, w in cells(layout, views, size):
-        step = 2 if layout == "droid" and w == size[1] else 1
-        out.append(canvas[:, top : top + h, left : left + w : step])
-    return out
+    places, sizes = cells(layout, views, size), view_sizes(layout, views, size)
+    return [
+        canvas[:, top : top + h, left : left + w : w // own[1]]
+        for (top, left, h, w), own in zip(places, sizes, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from .. import embodiments
 from ..embodiments import Embodiment, Field
-from ..errors import UserError
 from .reader import Dataset
 from .resample import validate
 
@@ -47,8 +45,8 @@ def makeshift(dataset: Dataset) -> Embodiment:
     )
 
 
-def choose(dataset: Dataset, name: str | None) -> Embodiment:
-    """The card of that name, or in that JSON file; where None, the one that fits, else a makeshift.
+def choose(dataset: Dataset, name: str | Path | None) -> Embodiment:
+    """The card of that name or in that file; where None, the one that fits, else a makeshift.
 
     Raises:
         UserError: no such card, or it does not fit the dataset.
@@ -56,14 +54,6 @@ def choose(dataset: Dataset, name: str | None) -> Embodiment:
     if name is None:
         found = fitting(dataset)
         return found[0] if found else makeshift(dataset)
-    if name.endswith(".json"):
-        if not Path(name).is_file():
-            raise UserError(f"--card {name}: there is no such file")
-        try:
-            card = Embodiment.from_json(json.loads(Path(name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{name} holds no embodiment card ({error})") from error
-    else:
-        card = embodiments.get(name)
+    card = embodiments.get(name)
     validate(dataset, card)
     return card

@@ -8,14 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from . import columns, meta
-from .lerobot import EPISODES_PATH, INFO_PATH, QUANTILES, STATS_PATH, TASKS_PATH
+from . import meta
+from .lerobot import EPISODES_PATH
+from .stats import QUANTILES, Numbers
 
+INFO_PATH, STATS_PATH, TASKS_PATH = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 _STATS = (*QUANTILES, "min", "max", "mean", "std", "count")
+# Columns of the episode table that every dataset has; others are the episodes' own.
+_KNOWN = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
+_GROUPS = ("data/", "videos/", "meta/", "stats/")
 
 
 class Existing:
@@ -23,12 +28,13 @@ class Existing:
 
     Args:
         root: a dataset that ``Writer`` wrote.
-        description: info.json as the new episodes would have it (``lerobot.describe``).
+        description: ``robot_type``, ``fps`` and ``features`` as the new episodes would have them.
 
     Attributes:
         episodes: rows of the episode table.
         tasks: text -> number.
         rows: in all episodes together.
+        views: that are recorded.
 
     Raises:
         UserError: it is of another robot, rate or shape, is damaged, or is being appended to.
@@ -53,16 +59,18 @@ class Existing:
         chunk, file = max(tuple(episode[name] for name in names) for episode in self.episodes)
         return chunk, file
 
-    def vectors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(feature, float64 ``[t, d]``) of every vector feature and file."""
-        keys = [k for k, f in self._info["features"].items() if f["dtype"] == "float32"]
-        keys.remove("timestamp")
-        for path in self._files:
-            table = pq.read_table(path, columns=keys)
-            for key in keys:
-                yield key, columns.matrix(table[key], path).astype(np.float64)
+    @property
+    def extras(self) -> set[str]:
+        """Names of what the episodes say of themselves."""
+        first = self.episodes[0]
+        return {k for k in first if k not in _KNOWN and not k.startswith(_GROUPS)}
 
-    def view_stats(self, view: str) -> list[dict[str, Any]]:
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows, a table a file."""
+        for path in self._files:
+            yield pq.read_table(path)
+
+    def view_stats(self, view: str) -> list[Numbers]:
         """Statistics of a view, an episode each."""
         return [{name: e[f"stats/{view}/{name}"] for name in _STATS} for e in self.episodes]
 
@@ -102,6 +110,7 @@ class Existing:
         self.episodes: list[dict[str, Any]] = pq.read_table(tables[0]).to_pylist()
         self.tasks = {text: number for number, text in sorted(there.tasks.items())}
         self.rows = sum(episode.length for episode in there.episodes)
+        self.views = there.views
         self._files = sorted({episode.data for episode in there.episodes})
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from ..errors import UserError
-
-KNOWN = ("v2.0", "v2.1", "v3.0")
+from .lerobot import VERSIONS
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,33 @@ class Episode:
     Attributes:
         index: its number in the dataset.
         length: rows on disk.
-        task: the instruction ("" where none is known).
+        tasks: its instructions, the first one first.
         data: parquet file that holds the rows.
         videos: view -> where its frames are.
-        extras: further columns of v3.0's episode table.
+        extras: what else the table of episodes says of it.
     """
 
     index: int
     length: int
-    task: str
+    tasks: tuple[str, ...]
     data: Path
     videos: Mapping[str, Span]
     extras: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def task(self) -> str:
+        """The instruction; "" where none is known."""
+        return self.tasks[0] if self.tasks else ""
+
 
 @dataclass
 class Meta:
-    """Everything known before a row or a frame is read."""
+    """Everything known before a row or a frame is read.
+
+    Attributes:
+        missing: (episode, file) of what meta describes and the disk lacks.
+        described: episodes that meta describes.
+    """
 
     root: Path
     info: dict[str, Any]
@@ -61,6 +71,7 @@ class Meta:
     views: list[str]
     episodes: list[Episode] = field(default_factory=list)
     tasks: dict[int, str] = field(default_factory=dict)
+    missing: list[tuple[int, Path]] = field(default_factory=list)
     described: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -79,9 +90,9 @@ def load(path: Path) -> Meta:
         raise UserError(f"{root} is no LeRobot dataset: meta/info.json is missing")
     info = _json(info_path)
     version = str(info.get("codebase_version", "")) if isinstance(info, dict) else ""
-    if version not in KNOWN:
+    if version not in VERSIONS:
         raise UserError(
-            f"{info_path}: codebase_version is {version!r}; {', '.join(KNOWN)} can be read "
+            f"{info_path}: codebase_version is {version!r}; {', '.join(VERSIONS)} can be read "
             "(lerobot's converters bring older ones up)"
         )
     features = info.get("features")
@@ -170,7 +181,8 @@ def _load_v2(meta: Meta) -> None:
     meta.described = len(rows)
     chunk_size = int(info.get("chunks_size", 1000))
     video_template = info.get("video_path") or ""
-    for row in rows:
+    # Every file is looked at: with tens of thousands that takes a while.
+    for row in tqdm(rows, desc="open", delay=2, disable=None):
         try:
             index = int(row["episode_index"])
         except (KeyError, TypeError, ValueError) as error:
@@ -187,7 +199,9 @@ def _load_v2(meta: Meta) -> None:
             view: Span(_resolve(meta, video_template, video_key=view, **numbers))
             for view in meta.views
         }
-        if not data.is_file() or not all(span.path.is_file() for span in videos.values()):
+        absent = [p for p in (data, *(s.path for s in videos.values())) if not p.is_file()]
+        if absent:
+            meta.missing += [(index, path) for path in absent]
             continue
         try:
             length = pq.read_metadata(data).num_rows
@@ -197,7 +211,9 @@ def _load_v2(meta: Meta) -> None:
             meta.notes.append(
                 f"length: episode {index} has {length} rows, meta says {row['length']}; rows count"
             )
-        meta.episodes.append(Episode(index, length, _task_v2(meta, row), data, videos))
+        known = ("episode_index", "tasks", "length")
+        extras = {k: v for k, v in row.items() if k not in known}
+        meta.episodes.append(Episode(index, length, _tasks(meta, row), data, videos, extras))
     described = {int(row["episode_index"]) for row in rows}
     found = {
         int(match[1])
@@ -210,17 +226,18 @@ def _load_v2(meta: Meta) -> None:
         )
 
 
-def _task_v2(meta: Meta, row: dict[str, Any]) -> str:
-    tasks = row.get("tasks") or []
-    if not tasks:
-        return ""
-    first = tasks[0]
-    if isinstance(first, str):
-        return first
-    _once(
-        meta, "task-number: episodes.jsonl gives task numbers, not texts; looked up in tasks.jsonl"
-    )
-    return meta.tasks.get(int(first), "")
+def _tasks(meta: Meta, row: dict[str, Any]) -> tuple[str, ...]:
+    found = []
+    for task in row.get("tasks") or []:
+        if isinstance(task, str):
+            found.append(task)
+            continue
+        _once(
+            meta,
+            "task-number: episodes give task numbers, not texts; looked up in the tasks' table",
+        )
+        found.append(meta.tasks.get(int(task), ""))
+    return tuple(found)
 
 
 def _once(meta: Meta, note: str) -> None:
@@ -250,10 +267,13 @@ def _load_v3(meta: Meta) -> None:
             episode = _episode_v3(meta, row)
         except KeyError as error:
             raise UserError(f"{meta.root}/meta/episodes lacks column {error}") from error
-        for path in (episode.data, *(span.path for span in episode.videos.values())):
+        paths = [episode.data, *(span.path for span in episode.videos.values())]
+        for path in paths:
             if path not in there:
                 there[path] = path.is_file()
-        if there[episode.data] and all(there[s.path] for s in episode.videos.values()):
+        absent = [path for path in paths if not there[path]]
+        meta.missing += [(episode.index, path) for path in absent]
+        if not absent:
             meta.episodes.append(episode)
 
 
@@ -284,9 +304,7 @@ def _episode_v3(meta: Meta, row: dict[str, Any]) -> Episode:
         )
         start, stop = (row[f"videos/{view}/{end}_timestamp"] for end in ("from", "to"))
         videos[view] = Span(path, float(start), float(stop))
-    tasks = row.get("tasks") or []
-    task = tasks[0] if tasks else ""
     known = ("tasks", "length", "episode_index", "dataset_from_index", "dataset_to_index")
     extras = {k: v for k, v in row.items() if k not in known and "/" not in k}
-    text = task if isinstance(task, str) else meta.tasks.get(int(task), "")
-    return Episode(int(row["episode_index"]), int(row["length"]), text, data, videos, extras)
+    index, length = int(row["episode_index"]), int(row["length"])
+    return Episode(index, length, _tasks(meta, row), data, videos, extras)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from tqdm import tqdm
 
 from ..embodiments import Embodiment, Field
 from ..errors import UserError
@@ -156,7 +157,7 @@ def compute(
     actions: list[np.ndarray] = []
     for d in datasets:
         validate(d, card)
-        for episode in d.episodes:
+        for episode in tqdm(d.episodes, desc="statistics", delay=2, disable=None):
             state, action = _episode(d, episode.index, card, anchors, stride)
             states.append(state)
             actions.append(action)

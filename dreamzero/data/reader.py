@@ -7,8 +7,9 @@ each; a video with more frames than rows, or one that starts earlier, is therefo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from . import columns
+from . import gear as gear_files
 from . import meta as metadata
 from .lerobot import ACTION, STATE
 from .meta import Episode
@@ -36,25 +38,35 @@ class Dataset:
         views: view -> (height, width) in pixels, as stored.
         codecs: view -> codec, as stored.
         state_names, action_names: one name a dimension; empty where there is no such column.
+        columns: "state" and "action" -> parquet column -> the dimensions it fills, (start, stop).
+        gear: what GEAR's additional files say.
+        missing: (episode, file) of what meta describes and the disk lacks.
         notes: what is wrong but readable, each as "name: explanation".
     """
 
     def __init__(self, meta: metadata.Meta) -> None:
         self.root, self.info, self.version = meta.root, meta.info, meta.version
         self.episodes = meta.episodes
-        self.described = meta.described
-        self.tasks = sorted({e.task for e in meta.episodes})
-        self.notes = list(meta.notes)
+        self.described, self.missing = meta.described, meta.missing
+        self.task_names = dict(meta.tasks)
+        self.gear = gear_files.read(meta.root)
+        self.notes = [*meta.notes, *self.gear.notes]
         self.clips = Clips()
         self._by_index = {e.index: e for e in self.episodes}
         self._rows: dict[int, dict[str, np.ndarray]] = {}
-        self._files: dict[Path, dict[str, np.ndarray]] = {}
+        self._last: tuple[Path, pa.Table, np.ndarray] | None = None
         self._frame_of_row: dict[tuple[int, str], np.ndarray] = {}
         self.views: dict[str, tuple[int, int]] = {}
         self.codecs: dict[str, str] = {}
         self.state_names: list[str] = []
         self.action_names: list[str] = []
         self._survey()
+        self._read_annotations()
+        self.tasks = sorted({e.task for e in self.episodes})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes: without the file that happens to be open."""
+        return {**self.__dict__, "_last": None}
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -84,22 +96,21 @@ class Dataset:
             ``timestamp`` float64 ``[t]`` in seconds.
         """
         if episode not in self._rows:
-            source = self.episode(episode)
-            file = self._load(source.data)
-            mine = slice(None)
-            if self.version == "v3.0":
-                numbers = file["episode_index"]
-                ends = np.searchsorted(numbers, [episode, episode + 1])
-                mine = slice(int(ends[0]), int(ends[1]))
-            self._rows[episode] = {
-                name: file[name][mine] for name in ("state", "action", "timestamp")
-            }
-            if not len(self._rows[episode]["timestamp"]):
-                del self._rows[episode]
-                raise UserError(f"{source.data} holds no row of episode {episode}")
-            if self.version != "v3.0":
-                self._files.pop(source.data)
+            self._rows[episode] = self._parse(self.table(episode), self.episode(episode).data)
         return self._rows[episode]
+
+    def table(self, episode: int) -> pa.Table:
+        """All columns of one episode's rows, as they are stored."""
+        source = self.episode(episode)
+        if self._last is None or self._last[0] != source.data:
+            self._last = (source.data, *self._open_table(source.data))
+        _, table, numbers = self._last
+        if self.version == "v3.0":
+            first, stop = np.searchsorted(numbers, [episode, episode + 1])
+            table = table.slice(int(first), int(stop - first))
+        if not table.num_rows:
+            raise UserError(f"{source.data} holds no row of episode {episode}")
+        return table
 
     def frame_of_row(self, episode: int, view: str) -> np.ndarray:
         """int64 ``[t]``: the frame within the view's file that belongs to each row.
@@ -122,10 +133,11 @@ class Dataset:
         span = self.episode(episode).videos.get(view)
         if span is None:
             raise UserError(f"{self.root} has no view {view!r}; it has {list(self.views)}")
-        times = self.clips.about(span.path).times_s
+        clip = self.clips.about(span.path)
+        times = clip.times_s
         first, stop = 0, len(times)
         if span.to_s is not None:
-            half = 0.5 / self.fps
+            half = 0.5 * min(1.0 / self.fps, clip.step_s)
             first = int(np.searchsorted(times, span.from_s - half))
             stop = int(np.searchsorted(times, span.to_s - half))
         if stop <= first:
@@ -167,52 +179,58 @@ class Dataset:
         nearer = np.where(stamps - times[before] <= times[after] - stamps, before, after)
         return first + nearer.astype(np.int64)
 
-    def _load(self, path: Path) -> dict[str, np.ndarray]:
-        if path in self._files:
-            return self._files[path]
+    def _open_table(self, path: Path) -> tuple[pa.Table, np.ndarray]:
+        """A parquet file and, for v3.0, the episode of each of its rows, in order."""
         try:
             table = pq.read_table(path)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} is not readable parquet ({error})") from error
-        absent = [k for keys in self._vectors.values() for k in keys if k not in table.column_names]
-        if absent:
-            raise UserError(f"{path} lacks the column {absent[0]}, which other episodes have")
-        t = table.num_rows
-        out = {
-            name: columns.join([columns.matrix(table[key], path) for key in self._vectors[name]], t)
-            for name in ("state", "action")
-        }
+        if self.version != "v3.0":
+            return table, np.zeros(0)
+        if "episode_index" not in table.column_names:
+            raise UserError(f"{path} lacks the column episode_index")
+        numbers = table["episode_index"].to_numpy()
+        if (np.diff(numbers) < 0).any():
+            order = np.argsort(numbers, kind="stable")
+            table, numbers = table.take(order), numbers[order]
+        return table, numbers
+
+    def _parse(self, table: pa.Table, path: Path) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
+        for kind, known in self.columns.items():
+            absent = [key for key in known if key not in table.column_names]
+            if absent:
+                raise UserError(f"{path} lacks the column {absent[0]}, which other episodes have")
+            parts = [columns.matrix(table[key], path) for key in known]
+            out[kind] = columns.join(parts, table.num_rows).astype(np.float32)
         if "timestamp" in table.column_names:
             out["timestamp"] = columns.matrix(table["timestamp"], path).astype(np.float64)[:, 0]
             # float32 seconds carry jitter of their own; the grid they were rounded from is known.
             if table["timestamp"].type == pa.float32():
                 out["timestamp"] = np.round(out["timestamp"], 5)
         else:
-            out["timestamp"] = np.arange(t) / float(self.info.get("fps") or 1.0)
-        if self.version == "v3.0":
-            if "episode_index" not in table.column_names:
-                raise UserError(f"{path} lacks the column episode_index")
-            out["episode_index"] = table["episode_index"].to_numpy()
-            order = np.argsort(out["episode_index"], kind="stable")
-            if (np.diff(order) != 1).any():
-                out = {name: values[order] for name, values in out.items()}
-        self._files[path] = out
+            out["timestamp"] = np.arange(table.num_rows) / float(self.info.get("fps") or 1.0)
         return out
 
     def _survey(self) -> None:
         """Learn columns, rate and codecs from the first episode, and note what differs from info."""
         first = self.episodes[0]
-        schema = pq.read_schema(first.data)
-        self._vectors = {
-            "state": columns.find(schema, STATE, self.notes),
-            "action": columns.find(schema, ACTION, self.notes),
-        }
+        table = self.table(first.index)
+        schema = table.schema
+        self.columns: dict[str, dict[str, tuple[int, int]]] = {}
+        for kind, key in (("state", STATE), ("action", ACTION)):
+            at, places = 0, {}
+            for name in columns.find(schema, key, self.gear.columns(kind), self.notes):
+                width = columns.matrix(table[name], first.data).shape[1]
+                places[name] = (at, at + width)
+                at += width
+            self.columns[kind] = places
         self.fps = stated = float(self.info.get("fps") or 0.0)
         rows = self.rows(first.index)
         self.state_names = self._names("state", rows["state"].shape[1])
         self.action_names = self._names("action", rows["action"].shape[1])
         text = [
-            key for keys in self._vectors.values() for key in keys if columns.is_text(schema, key)
+            key for keys in self.columns.values() for key in keys if columns.is_text(schema, key)
         ]
         if text:
             self.notes.append(f"text-columns: {', '.join(text)} are JSON text, not lists; parsed")
@@ -242,6 +260,23 @@ class Dataset:
         for view in first.videos:
             self._survey_view(first, view, len(stamps))
 
+    def _read_annotations(self) -> None:
+        """Take instructions from the rows where the table of episodes has none."""
+        if any(len(e.tasks) > 1 for e in self.episodes):
+            self.notes.append(
+                "several-tasks: episodes have several instructions; the first is used"
+            )
+        schema = self.table(self.episodes[0].index).schema
+        found = [name for name in self.gear.annotations if name in schema.names]
+        if not found or any(e.task for e in self.episodes):
+            return
+        for i, episode in enumerate(self.episodes):
+            value = self.table(episode.index)[found[0]][0].as_py()
+            text = value if isinstance(value, str) else self.task_names.get(value, "")
+            self.episodes[i] = replace(episode, tasks=(text,))
+        self._by_index = {e.index: e for e in self.episodes}
+        self.notes.append(f"task-annotation: instructions are read from the column {found[0]}")
+
     def _survey_view(self, episode: Episode, view: str, rows: int) -> None:
         span = episode.videos[view]
         clip = self.clips.about(span.path)
@@ -265,8 +300,7 @@ class Dataset:
             )
 
     def _names(self, kind: str, width: int) -> list[str]:
-        keys = self._vectors[kind]
         found: list[str] = []
-        for key in keys:
+        for key in self.columns[kind]:
             found += columns.flatten(self.info["features"].get(key, {}).get("names"))
         return found if len(found) == width else [f"{kind}_{i}" for i in range(width)]

@@ -1,18 +1,19 @@
-"""Video files through PyAV: write H.264 that trains well, read any codec by frame index.
+"""Video files read by frame index, whatever the codec.
 
-Robot learning reads a few dozen frames at random places of long files. So the writer sets keyframes close
-together, and the reader learns once, without decoding, where frames and keyframes are and then seeks as
-seldom as they allow.
+Robot learning reads a few dozen frames at random places of long files. A file is therefore indexed once,
+without decoding (and, where frames are stored in the order they are shown, without reading it), and frames
+are then reached with as few seeks as the keyframes allow. ``encode`` writes such files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,81 +22,10 @@ import numpy as np
 
 from ..errors import UserError
 
-GOP = 16
-SMALL_PX = 128
-
-
-def as_fraction(fps: float) -> Fraction:
-    """Frame rate as a fraction a container can hold (29.97 becomes 30000/1001)."""
-    near = Fraction(fps).limit_denominator(1001)
-    return near if near > 0 else Fraction(fps)
-
-
-class Encoder:
-    """Appends frames to one H.264 file at a fixed rate.
-
-    Small images (<= 128 px) keep their full colour resolution (4:4:4) at crf 10: at 64 x 64 a block of
-    chroma would be as large as a gripper. Larger ones use 4:2:0 at crf 18. No B-frames, a keyframe every
-    16 frames and wherever ``write(..., keyframe=True)`` asks for one.
-
-    Args:
-        path: file to write (overwritten).
-        fps: frames per second.
-        size_px: (height, width) of every frame.
-    """
-
-    def __init__(self, path: Path, fps: float, size_px: tuple[int, int]) -> None:
-        height, width = size_px
-        small = max(size_px) <= SMALL_PX or height % 2 == 1 or width % 2 == 1
-        self.pixel_format = "yuv444p" if small else "yuv420p"
-        self.size_px = size_px
-        self.frames = 0
-        self.bytes = 0
-        self._container = av.open(str(path), "w")
-        rate = as_fraction(fps)
-        stream: Any = self._container.add_stream("libx264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, self.pixel_format
-        stream.codec_context.time_base = 1 / rate
-        stream.codec_context.thread_count = 1
-        stream.codec_context.gop_size = GOP
-        stream.codec_context.max_b_frames = 0
-        stream.options = {
-            "crf": "10" if small else "18",
-            "preset": "veryfast",
-            "forced-idr": "1",
-            "sc_threshold": "0",
-        }
-        self._stream = stream
-        self._reformatter = av.video.reformatter.VideoReformatter()
-
-    def write(self, frames: np.ndarray, keyframe: bool = True) -> None:
-        """Append uint8 ``[t, h, w, 3]`` RGB; the first frame is a keyframe where ``keyframe``."""
-        if frames.dtype != np.uint8 or frames.shape[1:] != (*self.size_px, 3):
-            raise UserError(
-                f"video frames are {frames.dtype} {frames.shape}; this file takes uint8 "
-                f"[t, {self.size_px[0]}, {self.size_px[1]}, 3]"
-            )
-        for i, image in enumerate(frames):
-            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = self._reformatter.reformat(rgb, format=self.pixel_format, threads=1)
-            frame.pts = self.frames
-            frame.time_base = self._stream.codec_context.time_base
-            first = keyframe and i == 0
-            frame.pict_type = (
-                av.video.frame.PictureType.I if first else av.video.frame.PictureType.NONE
-            )
-            self._mux(self._stream.encode(frame))
-            self.frames += 1
-
-    def _mux(self, packets: Sequence[Any]) -> None:
-        for packet in packets:
-            self.bytes += packet.size
-            self._container.mux(packet)
-
-    def close(self) -> None:
-        """Flush the encoder and finish the file."""
-        self._mux(self._stream.encode(None))
-        self._container.close()
+# Codecs whose decoder may be given a keyframe right after any other frame. Emptying it, as a seek
+# does, costs more than such a frame.
+_NO_FLUSH = ("av1", "vp9")
+_SKIP_BYTES = 4 * 1024 * 1024
 
 
 class Clip:
@@ -107,7 +37,11 @@ class Clip:
         size_px: (height, width).
         fps: average rate the container states.
         times_s: float64 ``[t]``, presentation time of every frame, the first at 0.
+        pts_step, step_s: the usual time between two frames, in the stream's units and in seconds.
+        keys: frames at which decoding can begin, increasing.
+        ordered: frames are stored in the order they are shown (no B-frames).
         truncated: the file ends in the middle of a packet (or holds none).
+        seeks: how often reading had to begin anew at a keyframe, so far.
 
     Raises:
         UserError: the file is missing or is no video.
@@ -122,45 +56,124 @@ class Clip:
             stream = self._container.streams.video[0]
         except (av.FFmpegError, IndexError) as error:
             raise UserError(f"{path} is not a readable video ({error})") from error
-        self._stream = stream
+        self.stream = stream
         stream.codec_context.thread_count = 1
         self.codec = str(stream.codec_context.codec.canonical_name)
         self.size_px = (int(stream.height), int(stream.width))
         self.fps = float(stream.average_rate or 0.0)
         self.truncated = False
-        self._index(stream)
+        self.ordered = not stream.codec_context.has_b_frames
+        found = self._from_header() or self._from_packets()
+        self._pts = sorted(pts for pts, _ in found)
+        self._place = {p: i for i, p in enumerate(self._pts)}
+        self.keys = sorted(self._place[p] for p, is_key in found if is_key) or [0]
+        self.truncated |= stream.frames > len(found) or not found
+        first = self._pts[0] if self._pts else 0
+        self._unit_s = float(stream.time_base or 0)
+        self.times_s = (np.asarray(self._pts, dtype=np.float64) - first) * self._unit_s
+        alone = round(1 / (self.fps * self._unit_s)) if self.fps and self._unit_s else 1
+        self.pts_step = int(np.median(np.diff(self._pts))) if len(self._pts) > 1 else max(alone, 1)
+        self.step_s = self.pts_step * self._unit_s
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._frames: Iterator[Any] | None = None
         self._position = 0
+        self._skip_to = -1
+        self.seeks = 0
 
-    def _index(self, stream: Any) -> None:
-        pts: list[int] = []
-        keys: list[int] = []
+    def _from_header(self) -> list[tuple[int, bool]]:
+        """(presentation time, whether a keyframe) of every frame as the header has it.
+
+        Only where times of decoding, which the header lists, are those of presentation too; empty
+        otherwise, and for containers that keep no such list.
+        """
+        entries = getattr(self.stream, "index_entries", None)
+        if not self.ordered or entries is None or not 0 < len(entries) == self.stream.frames:
+            return []
+        self._container.seek(0)
+        head = itertools.islice(self._container.demux(self.stream), min(8, len(entries)))
+        if any(packet.pts != entry.timestamp for packet, entry in zip(head, entries, strict=False)):
+            return []
+        whole = [e for e in entries if not e.is_discard]
+        there = [e for e in whole if e.pos + e.size <= self._container.size]
+        self.truncated |= len(there) < len(whole)
+        return [(e.timestamp, e.is_keyframe) for e in there]
+
+    def _from_packets(self) -> list[tuple[int, bool]]:
+        """The same, by going through the file."""
+        found: list[tuple[int, bool]] = []
         try:
-            for packet in self._container.demux(stream):
-                if packet.pts is None:
-                    continue
-                pts.append(packet.pts)
-                if packet.is_keyframe:
-                    keys.append(packet.pts)
-                self.truncated |= packet.is_corrupt
+            self._container.seek(0)
+            for packet in self._container.demux(self.stream):
+                if packet.pts is not None:
+                    found.append((packet.pts, packet.is_keyframe))
+                    self.truncated |= packet.is_corrupt
         except av.FFmpegError:
             self.truncated = True
-        self.truncated |= stream.frames > len(pts) or not pts
-        self._pts = sorted(pts)
-        self._place = {p: i for i, p in enumerate(self._pts)}
-        self._keys = sorted(self._place[p] for p in keys) or [0]
-        first = self._pts[0] if self._pts else 0
-        base = float(stream.time_base)
-        self.times_s = (np.asarray(self._pts, dtype=np.float64) - first) * base
+        return found
 
     def __len__(self) -> int:
         return len(self._pts)
 
-    def _seek(self, index: int) -> None:
-        self._container.seek(self._pts[index], stream=self._stream, backward=True)
-        self._frames = self._container.decode(self._stream)
-        self._position = index
+    def pts(self, index: int) -> int:
+        """Presentation time of a frame in the stream's own units."""
+        return self._pts[index]
+
+    def key_before(self, index: int) -> int:
+        """The keyframe at which decoding has to begin for frame ``index``."""
+        return self.keys[max(bisect_right(self.keys, index) - 1, 0)]
+
+    def separable(self, first: int, stop: int) -> bool:
+        """Whether frames first to stop - 1 can be cut out without decoding them."""
+        ends = stop >= len(self) or self.ordered or stop in self.keys
+        return bool(ends and first in self.keys)
+
+    def packets(self, first: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """(frame, encoded packet) in the order of decoding, from the keyframe before ``first`` on.
+
+        Frames beyond ``stop`` are left out. Reading frames begins anew afterwards.
+        """
+        self._frames = None
+        key = self.key_before(first)
+        self._container.seek(self._pts[key], stream=self.stream, backward=True)
+        for packet in self._container.demux(self.stream):
+            place = None if packet.pts is None else self._place.get(packet.pts)
+            if place is None or place < key:
+                continue
+            if place >= stop and (self.ordered or packet.is_keyframe):
+                return
+            if place < stop:
+                yield place, packet
+
+    def digest(self, first: int, stop: int) -> str:
+        """SHA-256 of all that decoding frames first to stop - 1 depends on.
+
+        It stays the same where the frames are copied to another file without encoding them again.
+        """
+        found = hashlib.sha256(self.stream.codec_context.extradata or b"")
+        for place, packet in self.packets(first, stop):
+            found.update(f"{place - first} {packet.size}\n".encode())
+            found.update(bytes(packet))
+        return found.hexdigest()
+
+    def _begin(self, key: int) -> None:
+        """Go to a keyframe, without emptying the decoder where it lies close ahead."""
+        ahead = self._position <= key and self._frames is not None
+        if ahead and self.codec in _NO_FLUSH and self._bytes(self._position, key) < _SKIP_BYTES:
+            self._skip_to = self._pts[key]
+            return
+        self.seeks += 1
+        self._skip_to = -1
+        self._container.seek(self._pts[key], stream=self.stream, backward=True)
+        self._frames = self._decode()
+        self._position = key
+
+    def _bytes(self, first: int, stop: int) -> float:
+        return (stop - first) * self._container.size / max(len(self), 1)
+
+    def _decode(self) -> Iterator[Any]:
+        for packet in self._container.demux(self.stream):
+            if packet.pts is None or packet.pts >= self._skip_to:
+                yield from packet.decode()
 
     def _advance(self, index: int) -> Any:
         """Decode on until frame ``index``; a frame between is dropped undisplayed."""
@@ -176,14 +189,23 @@ class Clip:
         self._frames = None
         raise UserError(f"{self.path}: frame {index} cannot be decoded; the file is damaged")
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(
+        self, indices: Sequence[int] | np.ndarray, size_px: tuple[int, int] | None = None
+    ) -> np.ndarray:
         """Frames at ``indices`` (any order, repeats allowed) as uint8 ``[n, h, w, 3]`` RGB.
+
+        Args:
+            size_px: (height, width) to average each frame down to; as stored by default.
 
         Raises:
             UserError: an index lies outside the file, or the data there cannot be decoded.
         """
         wanted = np.asarray(indices, dtype=np.int64)
-        out = np.empty((len(wanted), *self.size_px, 3), dtype=np.uint8)
+        height, width = size_px or self.size_px
+        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+        scale: dict[str, Any] = {}
+        if size_px is not None:
+            scale = {"height": height, "width": width, "interpolation": "AREA"}
         if not len(wanted):
             return out
         if wanted.min() < 0 or wanted.max() >= len(self):
@@ -191,12 +213,12 @@ class Clip:
                 f"{self.path} has {len(self)} frames; frame {wanted.min()}..{wanted.max()} asked for"
             )
         unique, inverse = np.unique(wanted, return_inverse=True)
-        first_use = {int(u): np.flatnonzero(inverse == n) for n, u in enumerate(unique)}
-        for index in (int(u) for u in unique):
-            key = self._keys[max(bisect_right(self._keys, index) - 1, 0)]
-            # A seek flushes the decoder; going on through a few frames is cheaper.
+        slots = [np.flatnonzero(inverse == n) for n in range(len(unique))]
+        for index, (slot, *copies) in zip((int(u) for u in unique), slots, strict=True):
+            key = self.key_before(index)
+            # A seek empties the decoder; going on through a few frames is cheaper.
             if self._frames is None or not key - 4 <= self._position <= index:
-                self._seek(key)
+                self._begin(key)
             try:
                 frame = self._advance(index)
             except av.FFmpegError as error:
@@ -204,11 +226,10 @@ class Clip:
                 raise UserError(
                     f"{self.path}: frame {index} cannot be decoded ({error})"
                 ) from error
-            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-            slots = first_use[index]
-            out[slots[0]] = rgb.to_ndarray()
-            for slot in slots[1:]:
-                out[slot] = out[slots[0]]
+            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1, **scale)
+            out[slot] = rgb.to_ndarray()
+            for copy in copies:
+                out[copy] = out[slot]
         return out
 
     def close(self) -> None:
@@ -246,9 +267,11 @@ class Clips:
         with self._lock:
             return self._get(path)
 
-    def read(self, path: Path, indices: np.ndarray) -> np.ndarray:
-        """Frames of one file as uint8 ``[n, h, w, 3]``; safe from several threads."""
+    def read(
+        self, path: Path, indices: np.ndarray, size_px: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Frames of one file, as ``Clip.read``; safe from several threads."""
         if os.getpid() != self._pid:
             self._reset()
         with self._lock:
-            return self._get(path).read(indices)
+            return self._get(path).read(indices, size_px)

@@ -7,15 +7,18 @@ first action. Video and state take the row nearest in time; actions see ``resamp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import torch
 from torch.utils import data
 
 from ..embodiments import Embodiment
+from ..embodiments.layout import view_sizes
 from ..errors import UserError
-from .canvas import Augmentation, augment, compose
+from .canvas import Augmentation, augment, compose, resize
+from .frames import FrameCache
 from .normalize import Normalizer, Statistics, compute
 from .reader import Dataset
 from .resample import actions_at, nearest, select, validate
@@ -50,8 +53,38 @@ class Window:
     start_row: int
 
 
+@dataclass
+class WindowBatch:
+    """Several windows of one robot and one length, as tensors.
+
+    Attributes:
+        video: uint8 ``[b, t, H, W, 3]``; action float32 ``[b, n * k, a]``; state ``[b, n, s]``;
+            action_mask bool like action; has_action bool ``[b]``; the others as in ``Window``.
+        embodiment: name of the card.
+    """
+
+    video: torch.Tensor
+    action: torch.Tensor
+    state: torch.Tensor
+    action_mask: torch.Tensor
+    frame_mask: torch.Tensor
+    has_action: torch.Tensor
+    prompt: list[str]
+    embodiment: str
+
+    def pin_memory(self) -> WindowBatch:
+        """For faster copies to a GPU; torch's DataLoader calls it."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {k: v.pin_memory() for k, v in tensors.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
+
+
 class WindowDataset(data.Dataset[Window]):
     """All windows of some recordings of one robot, as a map-style torch dataset.
+
+    Frames that were decoded are kept as long as they fit into ``cache_mb``, at their size on the canvas
+    (as stored, where they are augmented). Windows of one episode share most of theirs, so taking
+    an episode's windows one after the other, in any order, decodes each frame once (``warm``).
 
     Args:
         datasets: recordings of the robot the card describes.
@@ -64,6 +97,7 @@ class WindowDataset(data.Dataset[Window]):
             range; windows of which more than half the blocks are idle are left out. 0: off.
         augmentation: varies the video of each sample; None: off.
         seed: of the augmentation; sample i of epoch e is always the same (``set_epoch``).
+        cache_mb: decoded frames kept in each process.
 
     Attributes:
         normalizer: None where nothing is recorded to normalise.
@@ -84,6 +118,7 @@ class WindowDataset(data.Dataset[Window]):
         idle: float = 0.0,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        cache_mb: float = 512,
     ) -> None:
         self.datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
         self.card = card
@@ -91,6 +126,7 @@ class WindowDataset(data.Dataset[Window]):
         self.stride = card.horizon if stride is None else stride
         self.idle = idle
         self.augmentation, self.seed, self.epoch = augmentation, seed, 0
+        self.frames = FrameCache(cache_mb)
         self.notes: list[str] = []
         if not 1 <= self.blocks <= card.blocks:
             raise UserError(f"blocks is {self.blocks}; card {card.name} allows 1 to {card.blocks}")
@@ -101,6 +137,7 @@ class WindowDataset(data.Dataset[Window]):
         self.normalizer = self._normalizer(statistics)
         if self.normalizer is not None:
             self.notes += self.normalizer.notes
+        self._sizes = view_sizes(card.layout, len(card.views), card.canvas_px)
         self._index: list[tuple[int, int, float]] = []
         self._collect()
 
@@ -115,37 +152,92 @@ class WindowDataset(data.Dataset[Window]):
         """(dataset, episode, start in seconds) of a window, without reading it."""
         return self._index[index]
 
+    def shard(self, index: int) -> tuple[int, int]:
+        """(dataset, episode): windows with the same one lie together on disk."""
+        return self._index[index][:2]
+
     def __getitem__(self, index: int) -> Window:
         """The window of that number, a few milliseconds at 64 x 64."""
+        return self.get(index, self.epoch)
+
+    def get(self, index: int, epoch: int = 0) -> Window:
+        """The window of that number, augmented as in that epoch."""
         which, episode, start = self._index[index]
         dataset, card = self.datasets[which], self.card
-        rows = dataset.rows(episode)
-        times = rows["timestamp"]
-        frames = 1 + self.blocks * card.frames_per_block
-        at = start + np.arange(frames) / card.video_hz
-        shown = nearest(times, at)
-        views = [dataset.frames(episode, view, shown) for view in card.views]
+        times = dataset.rows(episode)["timestamp"]
+        shown = self.shown(index)
+        views = [self._view(which, episode, i, shown) for i in range(len(card.views))]
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, index))
+            rng = np.random.default_rng((self.seed, epoch, index))
             views = augment(views, self.augmentation, rng)
-        action, state, mask, has_action = self._vectors(rows, start)
+        action, state, mask, has_action = self.vectors(index)
         return Window(
             video=compose(views, card.layout, card.canvas_px),
             action=action,
             state=state,
             action_mask=mask,
-            frame_mask=self._within(times, at),
+            frame_mask=self._within(times, self._frame_times(start)),
             has_action=has_action,
-            prompt=card.render_prompt(dataset.episode(episode).task),
+            prompt=self.prompt(index),
             dataset=which,
             episode=episode,
             start_row=int(shown[0]),
         )
 
-    def _vectors(
-        self, rows: dict[str, np.ndarray], start: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-        """(action, state, action_mask, has_action) as in ``Window``."""
+    def batch(self, indices: Sequence[int], epochs: Sequence[int] | None = None) -> WindowBatch:
+        """Several windows at once; ``epochs`` (of the augmentation) default to the present one."""
+        epochs = [self.epoch] * len(indices) if epochs is None else epochs
+        windows = [self.get(i, e) for i, e in zip(indices, epochs, strict=True)]
+
+        def stacked(name: str) -> torch.Tensor:
+            return torch.from_numpy(np.stack([getattr(w, name) for w in windows]))
+
+        names = ("video", "action", "state", "action_mask", "frame_mask")
+        return WindowBatch(
+            **{name: stacked(name) for name in names},
+            has_action=torch.tensor([w.has_action for w in windows]),
+            prompt=[w.prompt for w in windows],
+            embodiment=self.card.name,
+        )
+
+    def warm(self, shard: tuple[int, int], indices: Sequence[int]) -> None:
+        """Decode once, in the order of the files, what windows of one shard show."""
+        which, episode = shard
+        rows = np.unique(np.concatenate([self.shown(i) for i in indices]))
+        for i in range(len(self.card.views)):
+            self._view(which, episode, i, rows)
+
+    def shown(self, index: int) -> np.ndarray:
+        """int64 ``[t]``: the rows whose frames a window shows."""
+        which, episode, start = self._index[index]
+        times = self.datasets[which].rows(episode)["timestamp"]
+        return nearest(times, self._frame_times(start))
+
+    def prompt(self, index: int) -> str:
+        """What the text encoder is given for a window."""
+        which, episode, _ = self._index[index]
+        return self.card.render_prompt(self.datasets[which].episode(episode).task)
+
+    def _frame_times(self, start: float) -> np.ndarray:
+        frames = 1 + self.blocks * self.card.frames_per_block
+        return start + np.arange(frames) / self.card.video_hz
+
+    def _view(self, which: int, episode: int, number: int, rows: np.ndarray) -> np.ndarray:
+        """Frames of one view for these rows, as the canvas wants them; decoded or remembered."""
+        view, size = self.card.views[number], self._sizes[number]
+
+        def decode(missing: np.ndarray) -> Iterator[np.ndarray]:
+            # A few at a time: at the size they are stored in they may be many times larger.
+            for start in range(0, len(missing), 32):
+                clip = self.datasets[which].frames(episode, view, missing[start : start + 32])
+                yield clip if self.augmentation is not None else resize(clip, size)
+
+        return self.frames.read((which, episode, view), rows, decode)
+
+    def vectors(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """(action, state, action_mask, has_action) of a window, as ``Window`` has them."""
+        which, episode, start = self._index[index]
+        rows = self.datasets[which].rows(episode)
         card, n, k = self.card, self.blocks, self.card.horizon
         times = rows["timestamp"]
         action = np.zeros((n * k, card.action_dim), dtype=np.float32)

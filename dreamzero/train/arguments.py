@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..embodiments import is_file_name, load
 from ..errors import UserError
 from ..model.presets import preset as known_preset
 from ..shipped import find
@@ -32,8 +33,8 @@ def check_arguments(
     for path in data:
         if not Path(path).is_dir():
             raise UserError(f"--data {path} is no folder; give one that holds meta/info.json")
-    if card is not None and card.endswith(".json") and not Path(card).is_file():
-        raise UserError(f"--card {card}: there is no such file")
+    if card is not None and is_file_name(card):
+        load(card)
     out = Path(out)
     if resume and not (out / "state.pt").is_file():
         raise UserError(f"--resume: {out} holds no state.pt; leave --resume out to begin")

@@ -1,22 +1,18 @@
-"""Windows as codec latents, encoded once and kept in memory (and in a file beside the run)."""
+"""Windows as codec latents, all in memory, for recordings small enough."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..model.conditioning import first_frame_latents
 from ..types import Batch
+from .cache import FeatureCache
+from .features import FeatureEncoder
 
 if TYPE_CHECKING:
     from ..data.windows import WindowDataset
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 
 # Episodes a recording may have, at most, in the numbering of ``LatentWindows.episode``.
 EPISODES = 10**6
-# Video that is encoded at a time: 32 full windows of 64 x 64, one of 352 x 640.
-PIXELS = 32 * 33 * 64 * 64
 
 
 @dataclass
@@ -35,13 +29,13 @@ class LatentWindows:
 
     Attributes:
         latents: float16 ``[N, c, f, h, w]``; action ``[N, n * k, a]``; state ``[N, n, s]``;
-            action_mask bool like action; has_action bool ``[N]``; episode int64 ``[N]``;
-            prompt int64 ``[N]`` into ``prompts``.
+            action_mask bool like action; has_action bool ``[N]``; episode int64 ``[N]``, those of
+            recording i numbered from ``EPISODES * i`` on; prompt int64 ``[N]`` into ``prompts``.
         first_frame: float16 like latents, of [first frame, grey ...], where the model reads them.
         image_features: float16 ``[N, 257, d]`` of the first frames, where the model reads them.
 
     At 352 x 640 a full window of the 14B model takes 2.7 MB: a thousand episodes fit into memory,
-    recordings of DROID's size do not.
+    recordings of DROID's size do not (``CachedWindows`` reads them from disk).
     """
 
     latents: Tensor
@@ -56,14 +50,11 @@ class LatentWindows:
     first_frame: Tensor | None = None
     image_features: Tensor | None = None
 
-    _TENSORS = ("latents", "action", "state", "action_mask", "has_action", "episode", "prompt")
-    _OPTIONAL = ("first_frame", "image_features")
-
     @property
     def tensors(self) -> dict[str, Tensor]:
         """By name, without those that the model does not read."""
-        found = {name: getattr(self, name) for name in (*self._TENSORS, *self._OPTIONAL)}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -84,103 +75,45 @@ class LatentWindows:
             ),
         )
 
-    def save(self, path: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        metadata = {"embodiment": self.embodiment, "prompts": "\n".join(self.prompts)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
-
     @classmethod
-    def load(cls, path: Path) -> LatentWindows:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        prompts = metadata["prompts"].split("\n")
-        return cls(**tensors, prompts=prompts, embodiment=metadata["embodiment"])
-
-    @classmethod
-    def join(cls, parts: Sequence[LatentWindows]) -> LatentWindows:
-        """The windows of several recordings of one robot, one after the other."""
+    def collect(cls, windows: WindowDataset, batches: Iterable[Batch]) -> LatentWindows:
+        """From batches that are all windows in their order."""
         prompts: dict[str, int] = {}
-        joined = {
-            name: torch.cat([part.tensors[name] for part in parts])
-            for name in parts[0].tensors
-            if name != "prompt"
-        }
-        ids = []
-        for part in parts:
-            own = torch.tensor([prompts.setdefault(p, len(prompts)) for p in part.prompts])
-            ids.append(own[part.prompt])
+        ids: list[int] = []
+        parts: dict[str, list[Tensor]] = {}
+        for batch in batches:
+            ids += [prompts.setdefault(p, len(prompts)) for p in batch.prompt]
+            for name in ("action", "state", "action_mask", "has_action"):
+                parts.setdefault(name, []).append(getattr(batch, name))
+            for name in ("latents", "first_frame", "image_features"):
+                if (features := getattr(batch, name)) is not None:
+                    parts.setdefault(name, []).append(features.half().cpu())
+        places = [windows.shard(i) for i in range(len(windows))]
+        tensors: dict[str, Any] = {name: torch.cat(found) for name, found in parts.items()}
         return cls(
-            **joined,
-            prompt=torch.cat(ids),
+            **tensors,
+            episode=torch.tensor([EPISODES * which + episode for which, episode in places]),
+            prompt=torch.tensor(ids),
             prompts=list(prompts),
-            embodiment=parts[0].embodiment,
+            embodiment=windows.card.name,
         )
 
 
-def _pad(x: Sequence[np.ndarray], width: int) -> Tensor:
-    stacked = torch.from_numpy(np.stack(x))
-    return torch.nn.functional.pad(stacked, (0, width - stacked.shape[-1]))
-
-
-@torch.no_grad()
 def encode_windows(
     windows: WindowDataset,
     codec: Codec,
     action_dim: int,
     state_dim: int,
     progress: bool = True,
-    which: Sequence[int] | None = None,
     first_frame: bool = False,
     image_encoder: ImageEncoder | None = None,
 ) -> LatentWindows:
-    """Decode and encode windows once, where the codec and the image encoder are.
-
-    Args:
-        action_dim, state_dim: the model's widths, to which actions and states are zero-padded.
-        which: numbers of the windows; all by default.
-        first_frame: also encode [first frame, grey ...].
-        image_encoder: also keep its features of the first frames.
-    """
+    """Decode and encode windows once, where the codec and the image encoder are."""
     from tqdm.auto import tqdm
 
-    from ..model.codecs import to_float
-
-    assert isinstance(codec, torch.nn.Module)
-    device = next(codec.parameters()).device
-    height, width = windows.card.canvas_px
-    frames = 1 + windows.blocks * windows.card.frames_per_block
-    batch = min(32, max(1, PIXELS // (frames * height * width)))
-    rows: dict[str, list[Tensor]] = {}
-    prompts: dict[str, int] = {}
-    numbers = range(len(windows)) if which is None else which
-    starts = range(0, len(numbers), batch)
-    for start in tqdm(starts, desc="encode windows", disable=not progress):
-        chunk = [windows[i] for i in numbers[start : start + batch]]
-        video = torch.stack([to_float(w.video) for w in chunk]).to(device)
-        ids = [prompts.setdefault(w.prompt, len(prompts)) for w in chunk]
-        latents = codec.encode(video)
-        found = {
-            "latents": latents.half().cpu(),
-            "action": _pad([w.action for w in chunk], action_dim),
-            "state": _pad([w.state for w in chunk], state_dim),
-            "action_mask": _pad([w.action_mask for w in chunk], action_dim),
-            "has_action": torch.tensor([w.has_action for w in chunk]),
-            "episode": torch.tensor([w.episode for w in chunk]),
-            "prompt": torch.tensor(ids),
-        }
-        if first_frame:
-            alone = first_frame_latents(codec, video[:, :, :1], latents.shape[2])
-            found["first_frame"] = alone.half().cpu()
-        if image_encoder is not None:
-            found["image_features"] = image_encoder.encode(video[:, :, 0]).half().cpu()
-        for name, tensor in found.items():
-            rows.setdefault(name, []).append(tensor)
-    tensors = {name: torch.cat(parts) for name, parts in rows.items()}
-    return LatentWindows(**tensors, prompts=list(prompts), embodiment=windows.card.name)
+    encoder = FeatureEncoder(codec, action_dim, state_dim, first_frame, image_encoder)
+    numbers = tqdm(_pieces(len(windows), 32), desc="encode windows", disable=not progress)
+    return LatentWindows.collect(windows, (encoder(windows.batch(n)) for n in numbers))
 
 
 def encode_cached(
@@ -193,59 +126,12 @@ def encode_cached(
     first_frame: bool = False,
     image_encoder: ImageEncoder | None = None,
 ) -> LatentWindows:
-    """As ``encode_windows``, with one file a recording in ``folder`` that is found again.
-
-    A file's name holds a digest of all that its content depends on (recording, card, statistics,
-    window length and stride, codec, image encoder), so that no stale one is ever taken. Episodes of recording i
-    are numbered from ``EPISODES * i`` on.
-    """
-    card = windows.card.to_json()
-    del card["memory_blocks"]  # the policy's alone
-    shared: dict[str, Any] = {
-        "card": card,
-        "statistics": windows.normalizer and windows.normalizer.statistics.to_json(),
-        "cut": [windows.blocks, windows.stride, windows.idle, action_dim, state_dim],
-        "codec": _digest(codec),
-    }
-    if first_frame or image_encoder is not None:
-        image = None if image_encoder is None else _digest(image_encoder)
-        shared["first_frame"] = {"channels": first_frame, "image_encoder": image}
-    parts = []
-    for number, dataset in enumerate(windows.datasets):
-        which = [i for i in range(len(windows)) if windows.place(i)[0] == number]
-        if not which:
-            continue
-        files = sorted(p for p in dataset.root.rglob("*") if p.is_file())
-        facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-        text = json.dumps(shared | {"recording": facts}, sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        path = folder / f"{windows.card.name}-{windows.blocks}-{key}.safetensors"
-        if path.exists():
-            part = LatentWindows.load(path)
-        else:
-            part = encode_windows(
-                windows,
-                codec,
-                action_dim,
-                state_dim,
-                progress,
-                which,
-                first_frame,
-                image_encoder,
-            )
-            part.save(path)
-        part.episode += EPISODES * number
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else LatentWindows.join(parts)
+    """As ``encode_windows``, with features kept in ``folder`` and found again (``FeatureCache``)."""
+    encoder = FeatureEncoder(codec, action_dim, state_dim, first_frame, image_encoder)
+    cached = FeatureCache(folder).precompute(windows, encoder, progress)
+    numbers = _pieces(len(windows), 256)
+    return LatentWindows.collect(windows, (cached.batch(n) for n in numbers))
 
 
-def _digest(network: object) -> str:
-    """Of a network's weights."""
-    assert isinstance(network, torch.nn.Module)
-    found = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        found.update(name.encode())
-        found.update(
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return found.hexdigest()
+def _pieces(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -6,11 +6,17 @@ a moment at the beginning and not at every step.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
+
+from .cache import content, save
+from .features import digest
 
 
 class Prompts(Protocol):
@@ -28,18 +34,46 @@ class PromptTable:
         encoder: text encoder of a model; it runs where it is and is not kept.
         prompts: all that will be asked for; the empty one (a dropped prompt) is added.
         device: where ``encode`` gives its answer.
+        cache: folder (of ``cache.FeatureCache``) where embeddings are looked for and kept.
     """
 
-    def __init__(self, encoder: Any, prompts: Iterable[str], device: torch.device | str) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        prompts: Iterable[str],
+        device: torch.device | str,
+        cache: Path | None = None,
+        progress: bool = False,
+    ) -> None:
+        from tqdm.auto import tqdm
+
         self._device = device
-        self._rows: dict[str, Tensor] = {}
+        self._length = 0
+        wanted = sorted({*prompts, ""})
+        name = "" if cache is None else digest(encoder)[:32]
+        known = {} if cache is None else self._load(cache, name)
+        keys = {} if cache is None else {p: _key(encoder, p) for p in wanted}
+        self._rows = {p: known[key] for p, key in keys.items() if key in known}
+        missing = [p for p in wanted if p not in self._rows]
         with torch.no_grad():
-            for prompt in sorted({*prompts, ""}):
+            for prompt in tqdm(missing, desc="encode prompts", disable=not progress):
                 (embedding,) = encoder.encode([prompt]).cpu()
                 used = embedding.ne(0).any(dim=1).nonzero()
                 length = int(used[-1]) + 1 if len(used) else 0
                 self._rows[prompt] = embedding[:length].clone()
                 self._length = len(embedding)
+        if cache is not None and missing:
+            tensors = {keys[p]: self._rows[p] for p in missing}
+            path = cache / "prompts" / f"{name}-{content(tensors)[:16]}.safetensors"
+            save(tensors, path, {"length": str(self._length)})
+
+    def _load(self, cache: Path, name: str) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for path in sorted((cache / "prompts").glob(f"{name}-*.safetensors")):
+            with safe_open(path, "pt") as file:
+                found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                self._length = int(file.metadata()["length"])
+        return found
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,3 +85,10 @@ class PromptTable:
         for i, row in enumerate(rows):
             out[i, : len(row)] = row
         return out.to(self._device)
+
+
+def _key(encoder: Any, prompt: str) -> str:
+    """Digest of the tokens that the network is given for a prompt."""
+    tokens = encoder.tokenize([prompt])
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()

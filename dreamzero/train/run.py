@@ -71,9 +71,42 @@ def _card_of(dataset: Dataset, name: str | None, known: Mapping[str, Embodiment]
         raise UserError(
             f"{dataset.root} fits no robot of --init ({views}) and no built-in card: it has "
             f"{', '.join(dataset.views)}, {len(dataset.state_names)} of state and "
-            f"{len(dataset.action_names)} of action; describe it with --card FILE.json"
+            f"{len(dataset.action_names)} of action; describe it with --card FILE.toml"
         )
     return choose(dataset, name)
+
+
+def cut_windows(
+    groups: Mapping[str, tuple[Embodiment, list[Dataset]]],
+    settings: TrainSettings,
+    known: Mapping[str, tuple[Embodiment, Statistics]],
+) -> tuple[list[tuple[Source, WindowDataset]], dict[str, tuple[Embodiment, Statistics]]]:
+    """The windows of each kind of batch of each robot, and the robots with their statistics.
+
+    Args:
+        groups: of ``group_by_card``.
+        known: robots of the model to start from, which keep their statistics.
+    """
+    cuts: list[tuple[Source, WindowDataset]] = []
+    robots: dict[str, tuple[Embodiment, Statistics]] = {}
+    for card, datasets in groups.values():
+        statistics = known[card.name][1] if card.name in known else None
+        for source in (settings.full, settings.first):
+            if source.batch < 1:
+                continue
+            windows = WindowDataset(
+                datasets,
+                card,
+                statistics,
+                blocks=min(source.blocks, card.blocks),
+                stride=source.stride or None,
+                idle=source.idle,
+            )
+            if windows.normalizer is not None:
+                statistics = windows.normalizer.statistics
+            cuts.append((source, windows))
+        robots[card.name] = (card, statistics or Statistics())
+    return cuts, robots
 
 
 def clips(windows: WindowDataset, most: int = 400, seed: int = 0) -> np.ndarray:
@@ -105,7 +138,7 @@ def train(
     Args:
         data: LeRobot datasets; several robots may be mixed, they take turns.
         preset: size of the transformer; None: that of ``init``, or "tiny".
-        card: embodiment of all datasets: built in, a JSON file, or one that ``init`` knows; guessed
+        card: embodiment of all datasets: built in, a card file, or one that ``init`` knows; guessed
             from each by default.
         codec: folder of a video codec; None trains one on these recordings first.
         init: folder of a model trained here, or of an imported checkpoint, to start from. Robots
@@ -127,27 +160,7 @@ def train(
     groups = group_by_card(data, card, known)
     _check_start(start, preset, sizes)
     make_folder(out)
-    cuts: list[tuple[Source, WindowDataset]] = []
-    robots: dict[str, tuple[Embodiment, Statistics]] = {}
-    for robot_card, datasets in groups.values():
-        statistics: Statistics | None = None
-        if start is not None and robot_card.name in start.robots:
-            statistics = start.robots[robot_card.name][1]
-        for source in (settings.full, settings.first):
-            if source.batch < 1:
-                continue
-            windows = WindowDataset(
-                datasets,
-                robot_card,
-                statistics,
-                blocks=min(source.blocks, robot_card.blocks),
-                stride=source.stride or None,
-                idle=source.idle,
-            )
-            if windows.normalizer is not None:
-                statistics = windows.normalizer.statistics
-            cuts.append((source, windows))
-        robots[robot_card.name] = (robot_card, statistics or Statistics())
+    cuts, robots = cut_windows(groups, settings, {} if start is None else start.robots)
     video_codec = _codec(out, codec, start, cuts, codec_training, progress)
     first_card = next(iter(groups.values()))[0]
     arguments = sizes | _fit(first_card, video_codec, sizes)

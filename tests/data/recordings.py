@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dreamzero.data.video import Encoder
+from dreamzero.data.encode import Encoder
 from dreamzero.data.writer import Writer
 
 VIEW = "observation.images.front"
@@ -55,13 +55,14 @@ def write_v3(
     width: int = 3,
     robot: str = "arm",
     video_only: bool = False,
+    scale: float = 1.0,
     **limits: Any,
 ) -> None:
-    """Frames are numbered from 0 in each episode; state is a ramp in seconds, action 1 s ahead."""
+    """Frames are numbered from 0 in each episode; state is a ramp in seconds, action 1 more."""
     names = None if video_only else [f"j{i}" for i in range(width)]
     with Writer(root, fps, robot, {VIEW: (16, 40)}, names, names, **limits) as writer:
         for e, n in enumerate(lengths):
-            state = None if video_only else ramp(n, width, fps)
+            state = None if video_only else scale * ramp(n, width, fps)
             action = None if state is None else state + 1.0
             writer.add_episode({VIEW: numbered(range(n))}, state, action, f"Task {e}")
 

@@ -24,7 +24,7 @@ from dreamzero.train.run import _check_start, preset_arguments, train
         ({"device": "tpu"}, "must be cpu or cuda"),
         ({"resume": True}, "holds no state.pt"),
         ({"init": "nowhere"}, "nowhere: no such model folder"),
-        ({"card": "mine.json"}, "--card mine.json: there is no such file"),
+        ({"card": "mine.toml"}, "card mine.toml: there is no such file"),
     ],
 )
 def test_nothing_is_left_behind(tmp_path: Path, options: dict[str, Any], says: str) -> None:
