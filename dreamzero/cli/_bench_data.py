@@ -28,10 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         nargs="+",
         metavar="PATH",
-        help="data: recordings (default: the simulator's, and the real ones of DREAMZERO_REAL_DATA)",
+        help="recordings (default: the simulator's, and the real ones of DREAMZERO_REAL_DATA)",
     )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="data: for each recording (default 20)"
+        "--seconds", type=float, default=20.0, help="for each recording (default 20)"
     )
 
 
@@ -44,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from ..data.windows import WindowDataset
     from ..report.record import RunRecord, write_json
 
-    if args.seconds <= 0:
-        raise UserError("--seconds must be above 0")
-    torch.set_num_threads(args.threads or 1)
+    if args.seconds <= 0 or args.threads < 1:
+        raise UserError("--seconds must be above 0 and --threads at least 1")
+    torch.set_num_threads(args.threads)
     record = RunRecord(
         "bench-data",
         parameters={"seconds": args.seconds, "threads": torch.get_num_threads()},

@@ -264,6 +264,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "video_hz": (_rate, "a rate above 0"),
     "action_hz": (_rate, "a rate above 0"),
     "horizon": (_whole(1), "a whole number of at least 1"),
+    "latent_frames": (_whole(1), "a whole number of at least 1"),
     "blocks": (_whole(1), "a whole number of at least 1"),
     "memory_blocks": (_whole(0), "a whole number of at least 0"),
     "prompt": (_text, "a text with {instruction} in it"),
