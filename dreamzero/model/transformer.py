@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanImageEmbedding
 from torch import Tensor, nn
 
 from .attention import TeacherForcing, attend, teacher_forcing_attention
-from .blocks import Block, ContextKV, Groups, layer_norm
+from .blocks import Block, Context, ContextKV, Groups, layer_norm
 from .cache import KVCache
 from .coders import AbsolutePositions, ActionEncoder, SlotMLP, init_weights, sinusoid
 from .positions import sequence_rope, video_rope
@@ -62,7 +62,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             success by it (``seen/success_state_sees_all`` in the shipped model's run record).
     """
 
-    _supports_gradient_checkpointing = False
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -107,26 +107,35 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         init_weights(self, num_layers)
 
     def encode_context(self, text: Tensor, image: Tensor | None = None) -> list[ContextKV]:
-        """Cross-attention keys and values of every block.
+        """Cross-attention keys and values of every block, for many calls with one prompt.
 
         Args:
             text: ``[b, l, text_dim]``, padding rows zero.
             image: ``[b, 257, image_dim]`` CLIP features of the first frame.
         """
+        context = self.embed_context(text, image)
+        layers = cast("list[Block]", list(self.blocks))
+        return [block.attn2.keys_values(context.text, context.image) for block in layers]
+
+    def embed_context(self, text: Tensor, image: Tensor | None = None) -> Context:
+        """As ``encode_context``, but each block makes its keys and values when it runs."""
         text = self.condition_embedder.text_embedder(text)
         if image is not None:
             if self.condition_embedder.image_embedder is None:
                 raise ValueError("this model has no image tokens (image_dim is None)")
             image = self.condition_embedder.image_embedder(image)
-        layers = cast("list[Block]", list(self.blocks))
-        return [block.attn2.keys_values(text, image) for block in layers]
+        return Context(text, image)
+
+    def _contexts(self, context: list[ContextKV] | Context) -> list[ContextKV] | list[Context]:
+        """One a block."""
+        return [context] * len(self.blocks) if isinstance(context, Context) else context
 
     def forward(
         self,
         noisy_latents: Tensor,
         clean_latents: Tensor,
         timestep: Tensor,
-        context: list[ContextKV],
+        context: list[ContextKV] | Context,
         noisy_action: Tensor | None = None,
         timestep_action: Tensor | None = None,
         state: Tensor | None = None,
@@ -139,7 +148,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             clean_latents: ``[b, c, f, h, w]``, f = 1 + n * frames_per_block.
             noisy_latents: the same shape; or one frame shorter, without the noisy first frame.
             timestep: one a noisy latent frame, ``[b, f]``.
-            context: from ``encode_context``.
+            context: from ``encode_context`` or ``embed_context``.
             noisy_action: ``[b, n * k, a]``, or None for video-only batches.
             timestep_action: ``[b, n * k]``.
             state: ``[b, n, s]``.
@@ -186,7 +195,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         embedding, modulation = self.condition_embedder.time(torch.cat(times, dim=1), dtype)
         attention = partial(teacher_forcing_attention, layout=layout)
         x, groups, rope = torch.cat(tokens, dim=1), Groups(tuple(runs)), torch.cat(ropes)
-        for block, kv in zip(self.blocks, context, strict=True):
+        for block, kv in zip(self.blocks, self._contexts(context), strict=True):
             x = block(x, modulation, groups, rope, kv, attention)
         video = self._decode_video(
             x[:, layout.clean_video : layout.video],
@@ -201,7 +210,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         self,
         latents: Tensor,
         timestep: Tensor,
-        context: list[ContextKV],
+        context: list[ContextKV] | Context,
         cache: KVCache,
         action: Tensor | None = None,
         timestep_action: Tensor | None = None,
@@ -244,7 +253,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         embedding, modulation = self.condition_embedder.time(torch.cat(times, dim=1), dtype)
         rope, groups = torch.cat(ropes), Groups(tuple(runs))
         x = torch.cat(tokens, dim=1)
-        for layer, (layer_block, kv) in enumerate(zip(self.blocks, context, strict=True)):
+        for layer, (layer_block, kv) in enumerate(zip(self.blocks, self._contexts(context), strict=True)):
 
             def attention(q: Tensor, k: Tensor, v: Tensor, layer: int = layer) -> Tensor:
                 heard = attend(q, *cache.join(layer, k.to(q.dtype), v.to(q.dtype)))
