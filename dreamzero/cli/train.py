@@ -35,7 +35,14 @@ def add(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", nargs="+", required=True, help="LeRobot dataset folders")
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="how often each folder of --data is drawn, relative to the others",
+    )
+    parser.add_argument("--out", type=Path, help="run folder")
     parser.add_argument(
         "--preset",
         help=f"size of the transformer: {', '.join(PRESETS)} (default: of --init, or tiny)",

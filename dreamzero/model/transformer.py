@@ -253,7 +253,9 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         embedding, modulation = self.condition_embedder.time(torch.cat(times, dim=1), dtype)
         rope, groups = torch.cat(ropes), Groups(tuple(runs))
         x = torch.cat(tokens, dim=1)
-        for layer, (layer_block, kv) in enumerate(zip(self.blocks, self._contexts(context), strict=True)):
+        for layer, (layer_block, kv) in enumerate(
+            zip(self.blocks, self._contexts(context), strict=True)
+        ):
 
             def attention(q: Tensor, k: Tensor, v: Tensor, layer: int = layer) -> Tensor:
                 heard = attend(q, *cache.join(layer, k.to(q.dtype), v.to(q.dtype)))
@@ -271,8 +273,11 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             return velocity, None
         return velocity, self.action_decoder(x[:, video : video + action.shape[1]])
 
-    def new_cache(self, latent_size: tuple[int, int], batch: int = 1) -> KVCache:
-        """A cache that holds one context window plus the tokens of the block being denoised."""
+    def new_cache(
+        self, latent_size: tuple[int, int], batch: int = 1, dtype: torch.dtype | None = None
+    ) -> KVCache:
+        """A cache that holds one context window plus the tokens of the block being denoised; in the
+        dtype of the weights by default."""
         config = self.config
         frame = latent_size[0] // config.patch_size[1] * (latent_size[1] // config.patch_size[2])
         window = (1 + config.window_blocks * config.frames_per_block) * frame
@@ -284,7 +289,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             config.num_heads,
             self.head_dim,
             parameter.device,
-            parameter.dtype,
+            dtype or parameter.dtype,
         )
 
     def _grid(self, latents: Tensor) -> tuple[int, int, int]:

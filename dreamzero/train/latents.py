@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import UserError
 from ..model.conditioning import first_frame_latents
 from ..types import Batch
 
 if TYPE_CHECKING:
-    from ..data.windows import WindowDataset
+    from ..data.windows import Window, WindowDataset
     from ..model.codecs.base import Codec
     from ..model.encoders.image import ImageEncoder
 
@@ -29,14 +30,15 @@ EPISODES = 10**6
 PIXELS = 32 * 33 * 64 * 64
 
 
-@dataclass
+@dataclass(eq=False)
 class LatentWindows:
     """All windows of one embodiment at one length.
 
     Attributes:
         latents: float16 ``[N, c, f, h, w]``; action ``[N, n * k, a]``; state ``[N, n, s]``;
             action_mask bool like action; has_action bool ``[N]``; episode int64 ``[N]``;
-            prompt int64 ``[N]`` into ``prompts``.
+            prompt int64 ``[N]`` into ``prompts``; row int64 ``[N]``, where each begins.
+        recordings: folders, by the number that ``episode`` holds in units of ``EPISODES``.
         first_frame: float16 like latents, of [first frame, grey ...], where the model reads them.
         image_features: float16 ``[N, 257, d]`` of the first frames, where the model reads them.
 
@@ -55,9 +57,11 @@ class LatentWindows:
     embodiment: str
     first_frame: Tensor | None = None
     image_features: Tensor | None = None
+    row: Tensor | None = None
+    recordings: Sequence[str] = ()
 
     _TENSORS = ("latents", "action", "state", "action_mask", "has_action", "episode", "prompt")
-    _OPTIONAL = ("first_frame", "image_features")
+    _OPTIONAL = ("first_frame", "image_features", "row")
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -67,6 +71,13 @@ class LatentWindows:
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    def where(self, index: int) -> str:
+        """Recording, episode and frame of a window, for people."""
+        recording, episode = divmod(int(self.episode[index]), EPISODES)
+        name = self.recordings[recording] if recording < len(self.recordings) else "recording"
+        frame = "" if self.row is None else f", frame {int(self.row[index])}"
+        return f"{name}, episode {episode}{frame}"
 
     def batch(self, index: Tensor) -> Batch:
         """The windows at ``index [b]`` as float32 tensors."""
@@ -121,6 +132,28 @@ class LatentWindows:
         )
 
 
+def _read(windows: WindowDataset, index: int) -> Window:
+    """One window; UserError with its place where it cannot be read or holds what is no number."""
+    which, episode, start = windows.place(index)
+    place = f"{windows.datasets[which].root}, episode {episode}, at {start:.2f} s"
+    try:
+        found = windows[index]
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{place}: cannot be read ({line}); mend or leave out the episode"
+        ) from error
+    for name in ("action", "state"):
+        if not np.isfinite(getattr(found, name)).all():
+            raise UserError(
+                f"{place} (frame {found.start_row}): {name} is not finite; mend or leave out the "
+                "episode"
+            )
+    return found
+
+
 def _pad(x: Sequence[np.ndarray], width: int) -> Tensor:
     stacked = torch.from_numpy(np.stack(x))
     return torch.nn.functional.pad(stacked, (0, width - stacked.shape[-1]))
@@ -159,7 +192,7 @@ def encode_windows(
     numbers = range(len(windows)) if which is None else which
     starts = range(0, len(numbers), batch)
     for start in tqdm(starts, desc="encode windows", disable=not progress):
-        chunk = [windows[i] for i in numbers[start : start + batch]]
+        chunk = [_read(windows, i) for i in numbers[start : start + batch]]
         video = torch.stack([to_float(w.video) for w in chunk]).to(device)
         ids = [prompts.setdefault(w.prompt, len(prompts)) for w in chunk]
         latents = codec.encode(video)
@@ -170,6 +203,7 @@ def encode_windows(
             "action_mask": _pad([w.action_mask for w in chunk], action_dim),
             "has_action": torch.tensor([w.has_action for w in chunk]),
             "episode": torch.tensor([w.episode for w in chunk]),
+            "row": torch.tensor([w.start_row for w in chunk]),
             "prompt": torch.tensor(ids),
         }
         if first_frame:
@@ -206,6 +240,7 @@ def encode_cached(
         "statistics": windows.normalizer and windows.normalizer.statistics.to_json(),
         "cut": [windows.blocks, windows.stride, windows.idle, action_dim, state_dim],
         "codec": _digest(codec),
+        "format": 2,  # with rows
     }
     if first_frame or image_encoder is not None:
         image = None if image_encoder is None else _digest(image_encoder)
@@ -236,7 +271,9 @@ def encode_cached(
             part.save(path)
         part.episode += EPISODES * number
         parts.append(part)
-    return parts[0] if len(parts) == 1 else LatentWindows.join(parts)
+    joined = parts[0] if len(parts) == 1 else LatentWindows.join(parts)
+    joined.recordings = [str(dataset.root) for dataset in windows.datasets]
+    return joined
 
 
 def _digest(network: object) -> str:

@@ -28,8 +28,10 @@ from ..shipped import find
 from .arguments import check_arguments
 from .codec import train_codec
 from .config import CodecTraining, Source, TrainSettings
+from .distributed import Processes
 from .latents import encode_cached
-from .loop import Feed, Trainer
+from .loop import Trainer
+from .mixture import Feed, Mixture
 from .trained import on_device
 
 
@@ -38,7 +40,7 @@ def group_by_card(
     card: str | None = None,
     known: Mapping[str, Embodiment] | None = None,
 ) -> dict[str, tuple[Embodiment, list[Dataset]]]:
-    """Open datasets and put those of one robot together.
+    """Open datasets and put those of one robot together, in the order they were named.
 
     Args:
         card: of all of them; by default each gets the one that fits.
@@ -96,14 +98,17 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
+    weights: Sequence[float] | None = None,
 ) -> RunRecord:
     """Train a world action model on recordings and write it, or an adapter, to ``out``.
 
-    One process on one device. Tried on CPUs, with small models and with imported checkpoints in
-    miniature; not on a GPU nor on released weights. 14B whole needs sharding, which is not here.
+    Started by `torchrun` or `accelerate launch`, all processes do it together. Tried on CPUs, with one
+    and several processes, whole and sharded, with small models and with imported checkpoints in
+    miniature; not on a GPU nor on released weights.
 
     Args:
-        data: LeRobot datasets; several robots may be mixed, they take turns.
+        data: LeRobot datasets; several robots may be mixed, they take turns. Recordings of video
+            alone teach the video alone.
         preset: size of the transformer; None: that of ``init``, or "tiny".
         card: embodiment of all datasets: built in, a JSON file, or one that ``init`` knows; guessed
             from each by default.
@@ -111,7 +116,9 @@ def train(
         init: folder of a model trained here, or of an imported checkpoint, to start from. Robots
             it knows keep its statistics.
         latents: folder of encoded windows, which several runs may share; ``out/latents`` if None.
-        resume: go on from ``out/state.pt``.
+        resume: go on from the last checkpoint in ``out``.
+        weights: how often each of ``data`` is drawn, relative to the others; None: the recordings
+            of a robot by their number of windows, the robots equally.
 
     Raises:
         UserError: data, card, codec, preset and device do not fit together, or ``out`` cannot be
@@ -120,8 +127,10 @@ def train(
     settings = settings or TrainSettings()
     out, name = Path(out), preset or "tiny"
     sizes = preset_arguments(name)
-    check_arguments(data, out, preset, settings, card, init, resume)
+    check_arguments(data, out, preset, settings, card, init, resume, weights)
     _check_device(device)
+    processes = Processes(device, settings)
+    progress = progress and processes.main
     start = None if init is None else WorldActionModel.load(find(init))
     known = {} if start is None else {n: found for n, (found, _) in start.robots.items()}
     groups = group_by_card(data, card, known)
@@ -148,7 +157,8 @@ def train(
                 statistics = windows.normalizer.statistics
             cuts.append((source, windows))
         robots[robot_card.name] = (robot_card, statistics or Statistics())
-    video_codec = _codec(out, codec, start, cuts, codec_training, progress)
+    with processes.main_first():
+        video_codec = _codec(out, codec, start, cuts, codec_training, progress)
     first_card = next(iter(groups.values()))[0]
     arguments = sizes | _fit(first_card, video_codec, sizes)
     for robot_card, _ in groups.values():
@@ -175,8 +185,8 @@ def train(
         model = replace(start, codec=video_codec, robots=robots)
     conditioning.check(model)
     encoders = [video_codec, model.image_encoder]
-    feeds = []
-    with on_device(encoders, device):  # type: ignore[arg-type]
+    feeds, shares = [], []
+    with on_device(encoders, processes.device), processes.main_first():  # type: ignore[arg-type]
         for source, windows in cuts:
             encoded = encode_cached(
                 windows,
@@ -188,9 +198,26 @@ def train(
                 conditioning.reads_first_frame(transformer),
                 model.image_encoder if conditioning.reads_image(transformer) else None,
             )
-            feeds.append(Feed(source, encoded, validation=settings.validation))
+            own = _weights(data, weights, windows)
+            feeds.append(Feed(source, encoded, settings.validation, own))
+            shares.append(sum(own or (1.0,)))
+    mixture = Mixture(feeds, settings.seed, None if weights is None else shares)
     base = None if settings.trained == "all" or init is None else Base.open(find(init))
-    return Trainer(model, feeds, settings, out, device, base).run(resume, progress)
+    return Trainer(model, mixture, settings, out, processes, base).run(resume, progress)
+
+
+def _weights(
+    data: Sequence[Path | str], weights: Sequence[float] | None, windows: WindowDataset
+) -> list[float] | None:
+    """The weights of the recordings of some windows, in their order."""
+    if weights is None:
+        return None
+    left = [(Path(path).resolve(), weight) for path, weight in zip(data, weights, strict=True)]
+    found = []
+    for dataset in windows.datasets:
+        place = next(i for i, (path, _) in enumerate(left) if path == dataset.root.resolve())
+        found.append(left.pop(place)[1])
+    return found
 
 
 def _check_device(device: str) -> None:

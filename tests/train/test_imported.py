@@ -33,7 +33,8 @@ from dreamzero.model.presets import preset
 from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import LatentWindows, encode_cached, encode_windows
-from dreamzero.train.loop import Feed, Trainer
+from dreamzero.train.loop import Trainer
+from dreamzero.train.mixture import Feed
 from dreamzero.train.objective import first_frame_of, training_loss
 from dreamzero.train.prompts import PromptTable
 from dreamzero.train.run import train

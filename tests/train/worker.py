@@ -1,0 +1,67 @@
+"""Trainings in a process of their own: what several processes do together, and what is killed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from dreamzero.train.config import Source
+from dreamzero.train.latents import LatentWindows
+from dreamzero.train.loop import Trainer
+from dreamzero.train.mixture import Feed, Mixture
+from tests.train.toys import QUICK, trainer, windows
+
+
+def hand(blocks: int) -> LatentWindows:
+    """Seen on video only."""
+    found = windows(16, blocks, "tabletop_hand")
+    found.has_action[:] = False
+    return found
+
+
+def mixed(seed: int = 0) -> Mixture:
+    """A robot, and twice as often another one that is seen on video only."""
+    feeds = [
+        Feed(Source(blocks=2, batch=4), windows(), 0.25),
+        Feed(Source(blocks=2, batch=3), hand(2), 0.25),
+        Feed(Source(blocks=1, batch=6), windows(16, 1), 0.25),
+        Feed(Source(blocks=1, batch=5), hand(1), 0.25),
+    ]
+    return Mixture(feeds, seed, weights=[1, 2, 1, 2])
+
+
+def slow_down(run: Trainer, seconds: float) -> None:
+    """So that there is time to kill it."""
+    step = run.one_step
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(seconds)
+        return step(*given)
+
+    run.one_step = slowly  # type: ignore[method-assign]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for job in json.loads(sys.argv[1]):
+        changes = job.get("settings", {})
+        for kind in ("full", "first"):
+            if kind in changes:
+                changes[kind] = Source(**changes[kind])
+        settings = replace(QUICK, **changes)
+        source = mixed() if job.get("mixture") else None
+        run = trainer(Path(job["out"]), settings, source=source)
+        slow_down(run, job.get("slow", 0.0))
+        run.run(resume=job.get("resume", False), progress=False)
+
+
+if __name__ == "__main__":
+    main()
