@@ -83,7 +83,7 @@ class Processes:
             from accelerate import DistributedDataParallelKwargs
 
             self.accelerator.ddp_handler = DistributedDataParallelKwargs(
-                find_unused_parameters=unused
+                find_unused_parameters=unused, gradient_as_bucket_view=True
             )
             return self.accelerator.prepare_model(objective)  # type: ignore[no-any-return]
         from torch.distributed.device_mesh import init_device_mesh

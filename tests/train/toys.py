@@ -23,7 +23,7 @@ from dreamzero.train.latents import LatentWindows
 from dreamzero.train.loop import Trainer
 from dreamzero.train.mixture import BatchSource, Feed
 
-WORKER = Path(__file__).with_name("worker.py")
+ROOT = Path(__file__).parents[2]
 CARD = embodiments.get("tabletop_so101")
 QUICK = TrainSettings(
     steps=8,
@@ -95,7 +95,9 @@ def trainer(
 
 def command(jobs: Sequence[Any]) -> list[str]:
     """A process that does these (see ``worker.py``)."""
-    return [sys.executable, str(WORKER), json.dumps(jobs)]
+    start = "import runpy, sys; sys.path[:0] = [sys.argv.pop(1)]; "
+    start += "runpy.run_module('tests.train.worker', run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", start, str(ROOT), json.dumps(jobs)]
 
 
 def plain(settings: TrainSettings) -> dict[str, Any]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from dreamzero.train.config import Source
 from dreamzero.train.latents import LatentWindows
-from dreamzero.train.loop import Trainer
+from dreamzero.train.loop import Share, Trainer
 from dreamzero.train.mixture import Feed, Mixture
+from dreamzero.train.monitor import Stopped
 from tests.train.toys import QUICK, trainer, windows
 
 
@@ -38,15 +38,15 @@ def mixed(seed: int = 0) -> Mixture:
     return Mixture(feeds, seed, weights=[1, 2, 1, 2])
 
 
-def slow_down(run: Trainer, seconds: float) -> None:
-    """So that there is time to kill it."""
+def disturb(run: Trainer, slow: float, stop: int | None) -> None:
+    """Seconds a step, so that there is time to kill it; a step in which one process is told to stop."""
     step = run.one_step
 
-    def slowly(*given: Any) -> Any:
-        time.sleep(seconds)
-        return step(*given)
+    def disturbed(share: Share, told: bool = False) -> Any:
+        time.sleep(slow)
+        return step(share, told or (run.step + 1 == stop and run.processes.rank == 1))
 
-    run.one_step = slowly  # type: ignore[method-assign]
+    run.one_step = disturbed  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -59,8 +59,9 @@ def main() -> None:
         settings = replace(QUICK, **changes)
         source = mixed() if job.get("mixture") else None
         run = trainer(Path(job["out"]), settings, source=source)
-        slow_down(run, job.get("slow", 0.0))
-        run.run(resume=job.get("resume", False), progress=False)
+        disturb(run, job.get("slow", 0.0), job.get("stop"))
+        with suppress(Stopped):
+            run.run(resume=job.get("resume", False), progress=False)
 
 
 if __name__ == "__main__":
