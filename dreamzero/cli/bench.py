@@ -23,18 +23,20 @@ def add(subparsers: Any) -> None:
             "when their numbers disagree. "
             "kernels: times every operation as reference, compiled, library and Triton kernel, with "
             "percent of this device's ceilings, and exits with 1 when a result differs. "
+            "train: times a training step with and without recomputing activations, and teacher-forcing "
+            "attention beside a dense mask, with memory and ratios; exit status 1 when they disagree. "
             "checkpoint: makes a sparse checkpoint of real widths (no disk is taken), imports it and "
             "reports time and peak memory; exit status 1 above the largest tensor and 1 GiB."
         ),
         epilog="examples: dreamzero bench engine --threads 2; dreamzero bench engine --preset "
         "wan2.1-14b-droid --all --out reports/hardware (one H200, under 8 minutes); "
-        "dreamzero bench checkpoint --gigabytes 20",
+        "dreamzero bench train --preset tiny --threads 2; dreamzero bench checkpoint --gigabytes 20",
     )
     parser.add_argument(
         "what",
         nargs="?",
         default="engine",
-        choices=("engine", "kernels", "checkpoint"),
+        choices=("engine", "kernels", "train", "checkpoint"),
         help="default engine",
     )
     parser.add_argument(
@@ -69,9 +71,27 @@ def _checkpoint(args: argparse.Namespace) -> int:
     return 0 if all(memory.above < memory.bound for memory in results.values()) else 1
 
 
+def _train(args: argparse.Namespace) -> int:
+    import torch
+
+    from ..errors import UserError
+    from ..train import benchmark
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA GPU; leave it out to use the CPU")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    record = benchmark.measure(args.preset or "tiny", device, args.repeats)
+    _print(args, record, f"training on {record.device}")
+    return 0 if record.notes["agrees"] else 1
+
+
 def run(args: argparse.Namespace) -> int:
     if args.what == "checkpoint":
         return _checkpoint(args)
+    if args.what == "train":
+        return _train(args)
     if args.what == "kernels":
         return _bench_kernels.run(args)
     return _bench_engine.run(args)

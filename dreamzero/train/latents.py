@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ class LatentWindows:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata()
         prompts = metadata["prompts"].split("\n")
-        return cls(**tensors, prompts=prompts, embodiment=metadata["embodiment"])
+        return cls(prompts=prompts, embodiment=metadata["embodiment"], **cast("Any", tensors))
 
     @classmethod
     def join(cls, parts: Sequence[LatentWindows]) -> LatentWindows:
@@ -125,7 +125,7 @@ class LatentWindows:
             own = torch.tensor([prompts.setdefault(p, len(prompts)) for p in part.prompts])
             ids.append(own[part.prompt])
         return cls(
-            **joined,
+            **cast("Any", joined),
             prompt=torch.cat(ids),
             prompts=list(prompts),
             embodiment=parts[0].embodiment,
@@ -214,7 +214,9 @@ def encode_windows(
         for name, tensor in found.items():
             rows.setdefault(name, []).append(tensor)
     tensors = {name: torch.cat(parts) for name, parts in rows.items()}
-    return LatentWindows(**tensors, prompts=list(prompts), embodiment=windows.card.name)
+    return LatentWindows(
+        prompts=list(prompts), embodiment=windows.card.name, **cast("Any", tensors)
+    )
 
 
 def encode_cached(

@@ -61,7 +61,10 @@ class BatchSource(Protocol):
     in its ``state_dict``.
     """
 
-    feeds: Sequence[Feed]
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """All there are; they tell what to evaluate on."""
+        ...
 
     def draw(self, step: int) -> Draw: ...
 
@@ -146,7 +149,8 @@ class Mixture:
                 raise UserError(
                     f"all windows of {feed.windows.embodiment} are held out: lower train.validation"
                 )
-        self.feeds, self.seed = list(feeds), seed
+        self.feeds: Sequence[Feed] = list(feeds)
+        self.seed = seed
         self.weights = None if weights is None else [float(w) for w in weights]
         self.kinds: list[list[int]] = []
         for blocks in dict.fromkeys(feed.source.blocks for feed in feeds):

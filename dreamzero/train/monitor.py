@@ -40,8 +40,8 @@ def signals() -> Iterator[list[int]]:
             signal.signal(known, handler)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, hear)
+        for known in (signal.SIGINT, signal.SIGTERM):
+            before[known] = signal.signal(known, hear)
     except ValueError:  # not the main thread: whoever has it decides
         pass
     try:

@@ -96,7 +96,7 @@ def optimizer_tensors(
 ) -> dict[str, torch.Tensor]:
     """The optimisers' memory as "parameter/what" -> tensor."""
     found: dict[str, torch.Tensor] = {}
-    names = {value: name for name, value in parameters.items()}
+    names: dict[torch.Tensor, str] = {value: name for name, value in parameters.items()}
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import (
@@ -39,7 +39,7 @@ def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Checkpoi
     return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def set_recompute(blocks: Iterable[nn.Module], how: str, every: int = 1) -> None:
+def set_recompute(blocks: Iterable[Any], how: str, every: int = 1) -> None:
     """Make every ``every``-th block recompute its activations.
 
     Args:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..config import to_dict
 from ..errors import UserError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def store(trainer: Trainer) -> None:
     """Write a checkpoint of this moment: weights, averages, optimisers, and what the log owes."""
-    tensors = {f"model/{name}": value for name, value in trainer.parameters.items()}
+    tensors: dict[str, Tensor] = {f"model/{n}": p for n, p in trainer.parameters.items()}
     tensors |= {f"average/{name}": value for name, value in trainer.average.weights.items()}
     memory = optimizer_tensors(trainer.optimizers, trainer.parameters)
     tensors |= {f"optimizer/{name}": value for name, value in memory.items()}

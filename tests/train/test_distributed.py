@@ -14,11 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dreamzero.data.reader import Dataset
+from dreamzero.data.windows import WindowDataset
+from dreamzero.model.bundle import WorldActionModel
 from dreamzero.train.checkpoint import Checkpoint, latest
 from dreamzero.train.config import Source, TrainSettings
+from dreamzero.train.latents import encode_windows
 
 from .toys import QUICK, command, model, plain, rows, trainer
-from .worker import mixed
+from .worker import mixed, tuning
 
 STEPS = 20
 BASE = replace(
@@ -28,6 +32,12 @@ SHARDED = replace(BASE, sharding="full", accumulate=2, recompute="selective")
 # Pieces of one sample are cut from batches of 3 to 6; video alone leaves coders without a gradient.
 MIXED = replace(BASE, steps=6, evaluate_every=6, full=Source(blocks=2, batch=4), chunks=0)
 MUON = replace(BASE, steps=3, optimizer="muon", sharding="full", evaluate_every=4, chunks=0)
+
+
+LORA = replace(
+    BASE, steps=4, trained="lora", lr=1e-2, evaluate_every=4, full=Source(blocks=2, batch=2),
+    chunks=0,
+)  # fmt: skip
 
 
 def together(count: int, jobs: list[dict[str, Any]]) -> None:
@@ -60,19 +70,28 @@ def job(out: Path, settings: TrainSettings, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, imported: Path, droid_recording: Path) -> Path:
     """All runs of this module: one process, and two that share everything."""
     out = tmp_path_factory.mktemp("runs")
+    start = WorldActionModel.load(imported)
+    cut = WindowDataset(Dataset.open(droid_recording), start.card(), blocks=2)
+    encode_windows(
+        cut, start.codec, 32, 64, False, first_frame=True, image_encoder=start.image_encoder
+    ).save(out / "windows.safetensors")
+    given = imported, out / "windows.safetensors"
     jobs = [
         job(out / "ddp", BASE),
         job(out / "fsdp", SHARDED, stop=10),
         job(out / "mixed", replace(MIXED, sharding="full"), mixture=True),
         job(out / "mixed-ddp", MIXED, mixture=True),
         job(out / "muon", MUON),
-    ]
+        job(out / "lora", replace(LORA, sharding="full"), imported=str(imported),
+            latents=str(given[1])),
+    ]  # fmt: skip
     together(2, jobs)
     trainer(out / "one", BASE).run(progress=False)
     trainer(out / "one-mixed", MIXED, source=mixed()).run(progress=False)
+    tuning(*given, LORA, out / "one-lora").run(progress=False)
     trainer(out / "one-muon", replace(MUON, sharding="none")).run(progress=False)
     return out
 
@@ -119,6 +138,17 @@ def test_mixtures_with_video_alone_agree(runs: Path) -> None:
 def test_muon_turns_sharded_matrices(runs: Path) -> None:
     """In bfloat16, so that it agrees less closely."""
     assert furthest(runs / "one-muon", runs / "muon", "video", "action") < 5e-3
+
+
+def test_a_sharded_adapter_is_the_same(runs: Path) -> None:
+    """Frozen weights in bfloat16 and trained pairs in float32 are divided together."""
+    assert furthest(runs / "one-lora", runs / "lora") < 1e-4
+    found, wanted = (
+        load_file(runs / n / "adapter_model.safetensors") for n in ("lora", "one-lora")
+    )
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_another_number_of_processes_goes_on(runs: Path) -> None:

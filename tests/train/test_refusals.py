@@ -13,7 +13,10 @@ import pytest
 from dreamzero.errors import UserError, make_folder
 from dreamzero.flow import SamplerConfig
 from dreamzero.shipped import FOLDER, NAME
+from dreamzero.train.config import TrainSettings
 from dreamzero.train.run import _check_start, preset_arguments, train
+
+FLASH = TrainSettings(stage="flash")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,9 @@ from dreamzero.train.run import _check_start, preset_arguments, train
         ({"data": "nowhere"}, "nowhere is no folder"),
         ({"preset": "huge"}, "unknown preset 'huge'"),
         ({"device": "tpu"}, "must be cpu or cuda"),
-        ({"resume": True}, "holds no state.pt"),
+        ({"resume": True}, "holds no checkpoint"),
+        ({"weights": [1.0, 2.0]}, "--weights 1 2: give one above 0 for each of the 1 folders"),
+        ({"settings": FLASH}, "train.stage=flash is a last stage: name the trained model"),
         ({"init": "nowhere"}, "nowhere: no such model folder"),
         ({"card": "mine.json"}, "--card mine.json: there is no such file"),
     ],

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from dreamzero.train.config import Source
+from dreamzero.model.bundle import WorldActionModel
+from dreamzero.model.checkpoints.adapters import Base
+from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import LatentWindows
 from dreamzero.train.loop import Share, Trainer
 from dreamzero.train.mixture import Feed, Mixture
@@ -38,6 +40,13 @@ def mixed(seed: int = 0) -> Mixture:
     return Mixture(feeds, seed, weights=[1, 2, 1, 2])
 
 
+def tuning(folder: Path, latents: Path, settings: TrainSettings, out: Path) -> Trainer:
+    """A part of an imported checkpoint, on windows encoded before."""
+    feed = Feed(settings.full, LatentWindows.load(latents))
+    model = WorldActionModel.load(folder)
+    return Trainer(model, [feed], settings, out, base=Base.open(folder))
+
+
 def disturb(run: Trainer, slow: float, stop: int | None) -> None:
     """Seconds a step, so that there is time to kill it; a step in which one process is told to stop."""
     step = run.one_step
@@ -57,8 +66,11 @@ def main() -> None:
             if kind in changes:
                 changes[kind] = Source(**changes[kind])
         settings = replace(QUICK, **changes)
-        source = mixed() if job.get("mixture") else None
-        run = trainer(Path(job["out"]), settings, source=source)
+        if "imported" in job:
+            run = tuning(Path(job["imported"]), Path(job["latents"]), settings, Path(job["out"]))
+        else:
+            source = mixed() if job.get("mixture") else None
+            run = trainer(Path(job["out"]), settings, source=source)
         disturb(run, job.get("slow", 0.0), job.get("stop"))
         with suppress(Stopped):
             run.run(resume=job.get("resume", False), progress=False)
