@@ -194,7 +194,7 @@ def _call(
         settings.train,
         card=args.card,
         codec=args.codec,
-        codec_training=settings.codec,
+        codec_training=None if settings.codec == CodecTraining() else settings.codec,
         init=args.init,
         latents=args.latents,
         resume=args.resume,

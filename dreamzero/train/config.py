@@ -19,7 +19,8 @@ class Source:
     Attributes:
         blocks: blocks a window. Windows of one block train the first chunk, which decides most.
         batch: windows a batch.
-        stride: action steps between window starts; 0 means one block.
+        stride: action steps between window starts; 0 means one block, -1 one block or less: half of
+            it, and so on, until there are 256 windows.
         idle: windows of which more than half the blocks move less than this share of the range are
             left out; 0 keeps all.
         begin: share of a batch that is drawn from the first window of each episode, where the
@@ -85,8 +86,8 @@ class TrainSettings:
     lora_rank: int = 4
     lora_alpha: float = 4.0
     stage: Literal["coupled", "flash"] = "coupled"
-    full: Source = field(default_factory=Source)
-    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48))
+    full: Source = field(default_factory=lambda: Source(stride=-1))
+    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=-1))
     accumulate: int = 1
     optimizer: Literal["muon", "adamw"] = "muon"
     matrix_lr: float = 0.02
@@ -108,7 +109,7 @@ class TrainSettings:
     recompute: Literal["none", "selective", "full"] = "none"
     recompute_every: int = 1
     validation: float = 0.02
-    evaluate_every: int = 500
+    evaluate_every: int = 100
     log_every: int = 10
     save_every: int = 500
     keep: int = 2

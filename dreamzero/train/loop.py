@@ -120,7 +120,7 @@ class Trainer:
         self.early = Early(model, feeds, settings)
         self.divergence = Divergence(settings.warmup)
         self.recent: list[dict[str, float]] = []
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.evaluation: dict[str, float] = {}
         self.norms: dict[str, float] = {}
         self.record = RunRecord(
@@ -143,6 +143,7 @@ class Trainer:
             peak, origin = peak_flops(self.device, settings.bf16)
             meter = Meter(peak, self.processes.count)
             began = time.monotonic() - self.seconds
+            began_cpu = time.process_time() - self.cpu_seconds
             with (
                 Log(self.out, settings, self.step, main, progress) as log,
                 ThreadPoolExecutor(1, "batches") as pool,
@@ -158,6 +159,7 @@ class Trainer:
                     self.recent.append(values)
                     self.step += 1
                     self.seconds = time.monotonic() - began
+                    self.cpu_seconds = time.process_time() - began_cpu
                     log.bar.update()
                     if self._speaks(self.step):
                         self._say(log, meter)
@@ -273,7 +275,7 @@ class Trainer:
     def _say(self, log: Log, meter: Meter) -> None:
         """A log row; at an evaluation with its signals."""
         row = {**mean_of(self.recent), **self.norms, **meter.row()}
-        row["seconds"] = round(self.seconds, 2)
+        row |= {"seconds": round(self.seconds, 2), "cpu_seconds": round(self.cpu_seconds, 2)}
         if self._due(self.settings.evaluate_every):
             self.evaluation = self.evaluate(log)
             row |= self.evaluation

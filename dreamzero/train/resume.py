@@ -26,6 +26,7 @@ def store(trainer: Trainer) -> None:
     tensors |= {f"optimizer/{name}": value for name, value in memory.items()}
     facts = {
         "seconds": trainer.seconds,
+        "cpu_seconds": trainer.cpu_seconds,
         "settings": to_dict(trainer.settings),
         "base": trainer.base and trainer.base.fingerprint,
         "processes": trainer.processes.count,
@@ -70,6 +71,7 @@ def restore(trainer: Trainer) -> None:
         found.names("optimizer/"),
         lambda name, like: found.read(f"optimizer/{name}", like),
     )
-    trainer.step, trainer.seconds = found.step, facts["seconds"]
+    trainer.step = found.step
+    trainer.seconds, trainer.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
     trainer.recent, trainer.divergence.state = facts["recent"], facts["divergence"]
     trainer.source.load_state_dict(facts["source"])

@@ -34,6 +34,11 @@ from .loop import Trainer
 from .mixture import Feed, Mixture
 from .trained import on_device
 
+# Windows below which a recording is cut more densely than a block at a time.
+FEW = 256
+# The canvas at which the codec's default batch costs ten minutes of one core.
+USUAL_PX = 64 * 64
+
 
 def group_by_card(
     paths: Sequence[Path | str],
@@ -82,6 +87,28 @@ def clips(windows: WindowDataset, most: int = 400, seed: int = 0) -> np.ndarray:
     """Up to ``most`` whole windows as uint8 ``[n, t, h, w, 3]``, for training the codec."""
     pick = np.random.default_rng(seed).permutation(len(windows))[:most]
     return np.stack([windows[int(i)].video for i in sorted(pick)])
+
+
+def cut_windows(
+    datasets: Sequence[Dataset],
+    card: Embodiment,
+    source: Source,
+    statistics: Statistics | None = None,
+) -> WindowDataset:
+    """The windows of one kind of batch."""
+
+    def cut(stride: int) -> WindowDataset:
+        blocks = min(source.blocks, card.blocks)
+        return WindowDataset(
+            datasets, card, statistics, blocks=blocks, stride=stride, idle=source.idle
+        )
+
+    stride = card.horizon if source.stride < 1 else source.stride
+    found = cut(stride)
+    while source.stride < 0 and stride > 1 and len(found) < FEW:
+        stride //= 2
+        found = cut(stride)
+    return found
 
 
 def train(
@@ -145,14 +172,7 @@ def train(
         for source in (settings.full, settings.first):
             if source.batch < 1:
                 continue
-            windows = WindowDataset(
-                datasets,
-                robot_card,
-                statistics,
-                blocks=min(source.blocks, robot_card.blocks),
-                stride=source.stride or None,
-                idle=source.idle,
-            )
+            windows = cut_windows(datasets, robot_card, source, statistics)
             if windows.normalizer is not None:
                 statistics = windows.normalizer.statistics
             cuts.append((source, windows))
@@ -289,9 +309,11 @@ def _codec(
     if not (out / "vae" / "config.json").exists():
         longest = max(source.blocks for source, _ in cuts)
         footage = [clips(w) for source, w in cuts if source.blocks == longest]
-        train_codec(
-            np.concatenate(footage), training or CodecTraining(), out / "vae", progress=progress
-        )
+        usual = CodecTraining()
+        pixels = footage[0].shape[2] * footage[0].shape[3]
+        fewer = max(1, min(usual.batch, round(usual.batch * USUAL_PX / pixels)))
+        training = training or replace(usual, batch=fewer)
+        train_codec(np.concatenate(footage), training, out / "vae", progress=progress)
     return codecs.load(out / "vae")
 
 

@@ -27,11 +27,12 @@ from dreamzero.train.config import Source
 from dreamzero.train.latents import EPISODES, LatentWindows, encode_cached
 from dreamzero.train.monitor import Stopped
 from dreamzero.train.resume import store
+from dreamzero.train.run import cut_windows
 
 from .toys import CARD, QUICK, command, plain, rows, trainer, windows
 
 # What a row says of the training, and not of the machine.
-TIMES = {"seconds", "tokens_per_s", "data_wait", "mfu"}
+TIMES = {"seconds", "cpu_seconds", "tokens_per_s", "data_wait", "mfu"}
 
 
 def test_resume_continues_bit_for_bit(tmp_path: Path) -> None:
@@ -182,6 +183,9 @@ def test_encoded_windows_are_found_again_and_never_stale(tmp_path: Path) -> None
         cuts = WindowDataset(recordings, CARD, **{"blocks": 1, "stride": 32} | cut)  # type: ignore[arg-type]
         return encode_cached(cuts, codec, 8, 8, folder, progress=False)
 
+    for stride, cut in ((0, CARD.horizon), (4, 4), (-1, 1)):  # -1: as many windows as there are
+        found = cut_windows(recordings, CARD, Source(blocks=4, stride=stride))
+        assert len(found) == len(WindowDataset(recordings, CARD, stride=cut))
     first = encode()
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(times) == 2 and first.episode.unique().tolist() == [0, 1, EPISODES, EPISODES + 1]
