@@ -55,7 +55,7 @@ def test_commands_in_the_documents_parse(root: Path) -> None:
     for name in ("README.md", "CONTRIBUTING.md", "notebooks/README.md"):
         text = (root / name).read_text(encoding="utf-8")
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[:1] == ["make"]:
                     assert set(words[1:]) <= set(targets), f"{name}: {line}"

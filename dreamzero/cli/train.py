@@ -16,7 +16,7 @@ from ..config import apply_overrides
 from ..errors import UserError
 from ..shipped import find
 from ..train.arguments import check_arguments
-from ..train.config import CodecTraining, TrainSettings
+from ..train.config import CHECKPOINTS, LATEST, CodecTraining, TrainSettings
 
 if TYPE_CHECKING:
     from ..report.record import RunRecord
@@ -156,6 +156,12 @@ def _train(args: argparse.Namespace, settings: Settings, main: bool) -> int:
         args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume,
         args.weights,
     )  # fmt: skip
+    begun = (args.out / CHECKPOINTS / LATEST).is_file()
+    if begun and not (args.out / "metrics.json").is_file() and not args.resume:
+        raise UserError(
+            f"--out {args.out} holds a run that was not finished: go on with --resume, or remove its "
+            f"{CHECKPOINTS} folder to begin anew"
+        )
     if args.threads:
         import torch
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from ..errors import UserError
-from ..report.record import write_json, write_text
+from ..report.record import FILE_NAME, write_json, write_text
 from .config import CHECKPOINTS, LATEST
 from .distributed import Processes
 
@@ -45,6 +45,12 @@ def last_good(out: Path) -> str:
     """For error messages."""
     path = latest(out)
     return "there is no checkpoint yet" if path is None else f"the last good checkpoint is {path}"
+
+
+def forget(out: Path) -> None:
+    """Make room for another run: no checkpoint or record of an earlier one is taken for its own."""
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    (out / FILE_NAME).unlink(missing_ok=True)
 
 
 def full_disk(error: BaseException) -> bool:

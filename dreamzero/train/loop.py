@@ -22,7 +22,7 @@ from ..model.bundle import WorldActionModel
 from ..model.checkpoints.adapters import Base
 from ..report.record import RunRecord
 from ..types import Batch
-from .checkpoint import last_good, trouble
+from .checkpoint import forget, last_good, trouble
 from .config import TrainSettings
 from .distributed import Processes, gradient_norms, norm_of
 from .early import Early, save_strip
@@ -136,10 +136,11 @@ class Trainer:
         """
         settings, main = self.settings, self.processes.main
         with self._troubles(), signals() as heard:
-            if main:
-                self.out.mkdir(parents=True, exist_ok=True)
             if resume:
                 restore(self)
+            elif main:
+                self.out.mkdir(parents=True, exist_ok=True)
+                forget(self.out)
             peak, origin = peak_flops(self.device, settings.bf16)
             meter = Meter(peak, self.processes.count)
             began = time.monotonic() - self.seconds

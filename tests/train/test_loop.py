@@ -101,6 +101,13 @@ def test_a_signal_ends_a_run_in_good_order(tmp_path: Path) -> None:
     assert said(tmp_path) == said(tmp_path / "whole")
 
 
+def test_another_run_in_the_same_folder_takes_nothing_over(tmp_path: Path) -> None:
+    trainer(tmp_path).run(progress=False)
+    trainer(tmp_path, replace(QUICK, steps=4, ema=0.5)).run(progress=False)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000004"]
+    assert load(tmp_path).metrics["steps"].value == 4 and len(rows(tmp_path)) == 4
+
+
 def test_checkpoints_are_few_and_the_last_is_named(tmp_path: Path) -> None:
     settings = replace(QUICK, save_every=1, keep=3)
     trainer(tmp_path, settings).run(progress=False)
