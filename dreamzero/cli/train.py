@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,10 +146,12 @@ def run(args: argparse.Namespace) -> int:
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate number their processes
     try:
         return _train(args, settings, main)
-    except UserError:
-        if not main:
-            return 2  # the first process says what all of them found
-        raise
+    except (UserError, SystemExit):
+        if main:
+            raise
+        # The first process says what all of them found; a launcher ends it when another ends first.
+        time.sleep(5)
+        return 2
 
 
 def _train(args: argparse.Namespace, settings: Settings, main: bool) -> int:

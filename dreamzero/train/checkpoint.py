@@ -120,6 +120,8 @@ def _write_pieces(path: Path, tensors: Mapping[str, Tensor], processes: Processe
         else:
             continue
         pieces[name] = local.detach().cpu().contiguous()
+    if not pieces:  # a copy that another process writes
+        return
     save_file(pieces, path, starts)
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -171,7 +171,11 @@ class Objective(nn.Module):
         def channels(start: int, frames: int) -> Tensor | None:
             return None if given is None else given[:, :, start : start + frames]
 
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bf16):
+        # Every length of the window would be compiled apart, for a few calls.
+        with (
+            torch.compiler.set_stance("force_eager"),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bf16),
+        ):
             text = self.prompts.encode(batch.prompt)
             context = model.embed_context(text, batch.image_features)
             height, width = batch.latents.shape[-2:]

@@ -171,6 +171,9 @@ def test_shards_put_together_are_the_whole(runs: Path) -> None:
         torch.testing.assert_close(
             parts.read(name, torch.empty(0)), whole.read(name, torch.empty(0)), rtol=1e-4, atol=1e-5
         )
+    copies = runs / "ddp" / "checkpoints" / "step-00000010"
+    assert [p.name for p in copies.glob("shard-*")] == ["shard-00000.safetensors"]
+    assert sorted(Checkpoint(copies).names("")) == sorted(names)
 
 
 def test_the_model_of_a_sharded_run_is_whole(runs: Path) -> None:
