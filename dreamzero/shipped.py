@@ -112,6 +112,7 @@ def make(
     from .evaluate import record_corrections
     from .report.record import RunRecord
     from .sim import record
+    from .train.checkpoint import latest
     from .train.codec import CodecTraining, train_codec
     from .train.config import Source, TrainSettings
     from .train.run import clips, train
@@ -167,7 +168,7 @@ def make(
                 codec=codec,
                 init=previous,
                 latents=latents,
-                resume=resume and (folder / "state.pt").exists(),
+                resume=resume and latest(folder) is not None,
             )
         previous = folder
     finish(out / NAME, [out / stage.name for stage in STAGES], refined, run)

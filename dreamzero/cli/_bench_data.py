@@ -178,18 +178,18 @@ def _wait(record: RunRecord, dataset: Dataset, card: Embodiment, folder: Path) -
 
 def _step(model: Any, settings: Any) -> Callable[[Any], None]:
     """One optimiser step of the tiny model on a batch."""
-    import torch
-
-    from ..train.objective import training_loss
+    from ..train.objective import draw, generators, training_loss
     from ..train.optim import optimizers
     from ..train.trained import networks, parameters
 
     own = parameters(networks(model, settings))
     found = optimizers(own, settings)
-    generator = torch.Generator().manual_seed(0)
+    frames = model.transformer.config.frames_per_block
 
     def step(batch: Any) -> None:
-        loss = training_loss(model.transformer, model.text_encoder, batch, settings, generator)
+        chance = generators(settings.seed, 0, range(len(batch.prompt)))
+        noise = draw(batch, settings, frames, chance)
+        loss = training_loss(model.transformer, model.text_encoder, batch, noise, settings)
         loss.total.backward()
         for optimizer in found:
             optimizer.step()

@@ -46,6 +46,20 @@ def add(subparsers: Any) -> None:
     _bench_kernels.add_arguments(kernels)
     _finish(kernels, _bench_kernels.run)
 
+    train = kinds.add_parser(
+        "train",
+        help="a training step, its memory, its attention",
+        description="Times a training step with and without recomputing activations, and "
+        "teacher-forcing attention beside a dense mask, with memory and ratios. Exit status 1 when "
+        "they disagree.",
+        epilog="example: dreamzero bench train --preset tiny --threads 2",
+    )
+    train.add_argument("--preset", default="tiny", help="size of the transformer (default tiny)")
+    train.add_argument("--device", help="cpu or cuda[:i] (default: the GPU if there is one)")
+    train.add_argument("--repeats", type=int, default=10, help="of everything (default 10)")
+    train.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    _finish(train, _train)
+
     checkpoint = kinds.add_parser(
         "checkpoint",
         help="time and memory of an import",
@@ -106,6 +120,22 @@ def _checkpoint(args: argparse.Namespace) -> int:
         record.add(f"{what}_time", memory.seconds, unit="s")
     _print(args, record, f"checkpoint on {record.device}")
     return 0 if all(memory.above < memory.bound for memory in results.values()) else 1
+
+
+def _train(args: argparse.Namespace) -> int:
+    import torch
+
+    from ..errors import UserError
+    from ..train import benchmark
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA GPU; leave it out to use the CPU")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    record = benchmark.measure(args.preset, device, args.repeats)
+    _print(args, record, f"training on {record.device}")
+    return 0 if record.notes["agrees"] else 1
 
 
 def _robot(args: argparse.Namespace) -> int:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import textwrap
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import apply_overrides
+from ..errors import UserError
 from ..shipped import find
 from ..train.arguments import check_arguments
-from ..train.config import CodecTraining, TrainSettings
+from ..train.config import CHECKPOINTS, LATEST, CodecTraining, TrainSettings
+
+if TYPE_CHECKING:
+    from ..report.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,15 @@ def add(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", nargs="+", required=True, help="LeRobot dataset folders")
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--data", nargs="+", default=[], help="LeRobot dataset folders")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="how often each folder of --data is drawn, relative to the others",
+    )
+    parser.add_argument("--out", type=Path, help="run folder")
     parser.add_argument(
         "--preset",
         help=f"size of the transformer: {', '.join(PRESETS)} (default: of --init, or tiny)",
@@ -64,7 +79,18 @@ def add(subparsers: Any) -> None:
         metavar="GROUP.NAME=VALUE",
         help="change a setting of train or codec, see below; may be repeated",
     )
-    parser.add_argument("--json", action="store_true", help="print the run record")
+    parser.add_argument("--json", action="store_true", help="print the run record, or the plan")
+    group = parser.add_argument_group("before renting anything")
+    group.add_argument(
+        "--plan",
+        action="store_true",
+        help="print memory a GPU, seconds a step and days; train nothing",
+    )
+    group.add_argument("--gpu", default="H100", help="kind: A100, H100 (default), H200, B200, ...")
+    group.add_argument("--gpus", type=int, default=8, help="how many (default 8)")
+    group.add_argument(
+        "--utilisation", type=float, help="share of the peak that is reached (default: assumed)"
+    )
     parser.set_defaults(function=run)
 
 
@@ -96,10 +122,15 @@ examples:
   dreamzero train --preset tiny --data recordings --set train.steps=2000 --out runs/mine
   dreamzero train --init weights/droid --data recordings --set train.trained=lora \\
       --set train.lr=1e-4 --device cuda --out runs/my_adapter
+  torchrun --nproc_per_node 8 -m dreamzero train --init weights/droid --data recordings \\
+      --device cuda --set train.sharding=full --set train.recompute=full --set train.optimizer=adamw \\
+      --set train.full.batch=8 --set train.first.batch=0 --out runs/whole     (or accelerate launch)
+  dreamzero train --plan --preset wan2.1-14b-droid --gpus 8 --gpu H200 --set train.sharding=full
 
 settings and defaults (dreamzero/train/config.py says what they mean), --set train.NAME=VALUE:
 {_settings(TrainSettings)}
-  train.trained is all, coders or lora; train.weighting uniform or bell
+  train.trained is all, coders or lora; train.weighting uniform or bell; train.stage coupled or flash;
+  train.optimizer muon or adamw; train.sharding none or full; train.recompute none, selective or full
 of the codec, --set codec.NAME=VALUE:
 {_settings(CodecTraining)}
 """
@@ -107,29 +138,48 @@ of the codec, --set codec.NAME=VALUE:
 
 def run(args: argparse.Namespace) -> int:
     settings = apply_overrides(Settings(), args.set)
+    if args.plan:
+        return _plan(args, settings.train)
+    if not args.data or args.out is None:
+        missing = "--out" if args.data else "--data"
+        raise UserError(f"train: {missing} is required (see 'dreamzero train --help')")
+    main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate number their processes
+    try:
+        return _train(args, settings, main)
+    except (UserError, SystemExit):
+        if main:
+            raise
+        # The first process says what all of them found; a launcher ends it when another ends first.
+        time.sleep(5)
+        return 2
+
+
+def _train(args: argparse.Namespace, settings: Settings, main: bool) -> int:
     check_arguments(
-        args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume
-    )
+        args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume,
+        args.weights,
+    )  # fmt: skip
+    begun = (args.out / CHECKPOINTS / LATEST).is_file()
+    if begun and not (args.out / "metrics.json").is_file() and not args.resume:
+        raise UserError(
+            f"--out {args.out} holds a run that was not finished: go on with --resume, or remove its "
+            f"{CHECKPOINTS} folder to begin anew"
+        )
     if args.threads:
         import torch
 
         torch.set_num_threads(args.threads)
+    from ..train.monitor import Stopped
     from ..train.run import train
 
-    record = train(
-        args.data,
-        args.out,
-        args.preset,
-        settings.train,
-        card=args.card,
-        codec=args.codec,
-        codec_training=settings.codec,
-        init=args.init,
-        latents=args.latents,
-        resume=args.resume,
-        device=args.device,
-        progress=not args.json,
-    )
+    try:
+        record = _call(train, args, settings)
+    except Stopped as stopped:
+        if main:
+            print(f"dreamzero: {stopped}", file=sys.stderr)
+        return stopped.status
+    if not main:
+        return 0
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
         return 0
@@ -141,3 +191,86 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"model: {args.out}")
     return 0
+
+
+def _call(
+    train: Callable[..., RunRecord], args: argparse.Namespace, settings: Settings
+) -> RunRecord:
+    return train(
+        args.data,
+        args.out,
+        args.preset,
+        settings.train,
+        card=args.card,
+        codec=args.codec,
+        codec_training=None if settings.codec == CodecTraining() else settings.codec,
+        init=args.init,
+        latents=args.latents,
+        resume=args.resume,
+        device=args.device,
+        progress=not args.json,
+        weights=args.weights,
+    )
+
+
+def _plan(args: argparse.Namespace, settings: TrainSettings) -> int:
+    from ..train.plan import plan
+
+    name = args.preset or "tiny"
+    found = plan(
+        name, settings, args.gpu, args.gpus, canvas_px=_canvas(args.card),
+        utilisation=args.utilisation,
+    )  # fmt: skip
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return 0
+    share = "" if found.trained == found.parameters else f", {found.trained / 1e9:.3g} G trained"
+    print(f"{name} on {args.gpus} x {args.gpu}: {found.parameters / 1e9:.3g} G parameters{share}")
+    print(f"\n{'memory a GPU':24}{'GB':>8}")
+    for what, size in found.memory_gb.items():
+        print(f"  {what:22}{size:8.2f}")
+    verdict = "fits" if found.fits else "does not fit"
+    print(f"  {'all':22}{found.total_gb:8.2f}   of {found.capacity_gb:g}: {verdict}")
+    print(f"\n{'a step':24}{'':8}")
+    print(f"  {'windows':22}{found.windows_a_step:8.4g}   of up to {found.tokens_a_window} tokens")
+    print(f"  {'PFLOP':22}{found.pflop_a_step:8.3g}")
+    print(
+        f"  {'seconds':22}{found.step_s:8.3g}   "
+        + ", ".join(f"{what} {s:.3g}" for what, s in found.seconds.items())
+    )
+    print(
+        f"  {'attention the mask sees':22}{found.useful_attention:7.0%}   of a dense one; no other is computed"
+    )
+    hours = 24 * found.days * found.gpus
+    print(f"\n{found.steps} steps: {found.days:.3g} days, {hours:.4g} GPU hours")
+    for line in found.assumed:
+        print(f"assumed: {line}")
+    if not found.fits:
+        print(f"to make it fit: {_advice(settings, args.gpus)}")
+    return 0
+
+
+def _advice(settings: TrainSettings, gpus: int) -> str:
+    tips = []
+    if settings.sharding == "none" and gpus > 1:
+        tips.append("train.sharding=full")
+    if settings.recompute != "full":
+        tips.append("train.recompute=full")
+    if settings.optimizer == "muon" and settings.trained == "all":
+        tips.append("train.optimizer=adamw (Muon turns whole matrices)")
+    tips.append("a smaller batch or more train.accumulate")
+    return ", ".join([*tips, "more GPUs, or train.trained=lora"])
+
+
+def _canvas(card: str | None) -> tuple[int, int] | None:
+    """Of a named card or of a card's file."""
+    if card is None:
+        return None
+    from ..embodiments import Embodiment, get
+
+    if card.endswith(".json"):
+        try:
+            return Embodiment.from_json(json.loads(Path(card).read_text())).canvas_px
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--card {card} holds no embodiment card ({error})") from error
+    return get(card).canvas_px

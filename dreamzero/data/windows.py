@@ -104,7 +104,8 @@ class WindowDataset(data.Dataset[Window]):
         notes: what was left out, and the normaliser's notes.
 
     Raises:
-        UserError: the card does not fit the recordings, or no window fits into them.
+        UserError: the card does not fit the recordings, or no window fits into them; later, that
+            video cannot be decoded or that numbers are not finite, and where.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class WindowDataset(data.Dataset[Window]):
             prompt=self.prompt(index),
             dataset=which,
             episode=episode,
-            start_row=int(shown[0]),
+            start_row=self.start_row(index),
         )
 
     def batch(self, indices: Sequence[int], epochs: Sequence[int] | None = None) -> WindowBatch:
@@ -213,6 +214,12 @@ class WindowDataset(data.Dataset[Window]):
         times = self.datasets[which].rows(episode)["timestamp"]
         return nearest(times, self._frame_times(start))
 
+    def start_row(self, index: int) -> int:
+        """The row of the episode that a window begins with."""
+        which, episode, start = self._index[index]
+        times = self.datasets[which].rows(episode)["timestamp"]
+        return int(nearest(times, np.array([start]))[0])
+
     def prompt(self, index: int) -> str:
         """What the text encoder is given for a window."""
         which, episode, _ = self._index[index]
@@ -229,7 +236,17 @@ class WindowDataset(data.Dataset[Window]):
         def decode(missing: np.ndarray) -> Iterator[np.ndarray]:
             # A few at a time: at the size they are stored in they may be many times larger.
             for start in range(0, len(missing), 32):
-                clip = self.datasets[which].frames(episode, view, missing[start : start + 32])
+                rows = missing[start : start + 32]
+                try:
+                    clip = self.datasets[which].frames(episode, view, rows)
+                except (UserError, MemoryError):
+                    raise
+                except Exception as error:
+                    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    raise UserError(
+                        f"{self.datasets[which].root}, episode {episode}, {view}, frames {rows[0]} to "
+                        f"{rows[-1]}: cannot be read ({line}); mend or leave out the episode"
+                    ) from error
                 yield clip if self.augmentation is not None else resize(clip, size)
 
         return self.frames.read((which, episode, view), rows, decode)
@@ -252,6 +269,12 @@ class WindowDataset(data.Dataset[Window]):
         action = self.normalizer.action(raw, first).reshape(n * k, -1)
         at = start + np.arange(n * k) / card.action_hz
         mask[:] = self._within(times, at)[:, None]
+        for name, values in (("action", action), ("state", state)):
+            if not np.isfinite(values).all():
+                raise UserError(
+                    f"{self.datasets[which].root}, episode {episode}, window from frame "
+                    f"{self.start_row(index)}: {name} is not finite; mend or leave out the episode"
+                )
         return action, state, mask, True
 
     @staticmethod

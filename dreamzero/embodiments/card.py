@@ -104,6 +104,23 @@ class Embodiment:
         """The text the encoder sees for an instruction."""
         return self.prompt.format(instruction=instruction.strip().lower())
 
+    def joint_columns(self) -> tuple[list[int], list[int]]:
+        """Action dimensions in rad, and the state dimensions of the same joints; empty if there are
+        none that are both measured and commanded."""
+        places, at = {}, 0
+        for f in self.state:
+            places[f.key] = at
+            at += f.width
+        columns: list[int] = []
+        anchors: list[int] = []
+        at = 0
+        for f in self.action:
+            if f.unit == "rad" and f.key in places:
+                columns += range(at, at + f.width)
+                anchors += range(places[f.key], places[f.key] + f.width)
+            at += f.width
+        return columns, anchors
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

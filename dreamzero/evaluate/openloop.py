@@ -226,18 +226,7 @@ def joint_columns(card: Embodiment) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the card has none.
     """
-    places, at = {}, 0
-    for f in card.state:
-        places[f.key] = at
-        at += f.width
-    columns: list[int] = []
-    anchors: list[int] = []
-    at = 0
-    for f in card.action:
-        if f.unit == "rad" and f.key in places:
-            columns += range(at, at + f.width)
-            anchors += range(places[f.key], places[f.key] + f.width)
-        at += f.width
+    columns, anchors = card.joint_columns()
     if not columns:
         raise UserError(f"card {card.name} has no joint that is both measured and commanded in rad")
     return np.array(columns), np.array(anchors)

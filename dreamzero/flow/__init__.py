@@ -4,16 +4,19 @@ from .losses import Loss, add_noise, flow_loss, velocity_target
 from .samplers import STEP_MASKS, Guided, Reuse, SamplerConfig, guide, sample, solver_table, unipc
 from .schedule import (
     CoupledNoise,
+    FlashNoise,
     Noise,
     sampling_sigmas,
     sampling_timesteps,
     train_sigmas,
     train_weights,
+    weight_at,
 )
 
 __all__ = [
     "STEP_MASKS",
     "CoupledNoise",
+    "FlashNoise",
     "Guided",
     "Loss",
     "Noise",
@@ -30,4 +33,5 @@ __all__ = [
     "train_weights",
     "unipc",
     "velocity_target",
+    "weight_at",
 ]

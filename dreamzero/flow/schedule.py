@@ -30,10 +30,18 @@ def train_sigmas(shift: float = 5.0) -> Tensor:
 def train_weights(shift: float = 5.0) -> Tensor:
     """Loss weight of each training sigma, float32 ``[1000]``: Wan's bell around t = 500, minimum
     shifted to zero, mean 1."""
-    t = 1000 * train_sigmas(shift).double()
-    bell = torch.exp(-2 * ((t - 500) / 1000) ** 2)
-    bell = bell - bell.min()
-    return (bell / bell.mean()).float()
+    return weight_at(train_sigmas(shift), shift)
+
+
+def weight_at(sigma: Tensor, shift: float = 5.0) -> Tensor:
+    """The same weight at any sigma, float32; scaled by the training sigmas' minimum and mean."""
+
+    def bell(s: Tensor) -> Tensor:
+        return torch.exp(-2 * (s.double() - 0.5) ** 2)
+
+    known = bell(train_sigmas(shift))
+    low = known.min()
+    return ((bell(sigma) - low).clamp(min=0) / (known - low).mean()).float()
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,41 @@ class CoupledNoise:
         steps = index[:, 1:].repeat_interleave(horizon, 1)
         sigmas, weights = train_sigmas(self.shift), train_weights(self.shift)
         return Noise(sigmas[frames], sigmas[steps], weights[frames], weights[steps])
+
+
+@dataclass(frozen=True)
+class FlashNoise:
+    """Video nearly pure noise, actions anywhere: the last stage, for one step of denoising.
+
+    The clean share of a video frame is 1 - Beta(7, 1), mean 1/8, so that its sigma is Beta(7, 1). One
+    level a block (the first frame has its own); an action block's level is uniform in [0, 1] and has
+    nothing to do with its video's (MODEL.md 4).
+
+    Attributes:
+        power: the first parameter of Beta; shift: of the schedule whose weights are used.
+    """
+
+    power: float = 7.0
+    shift: float = 5.0
+
+    def sample(
+        self,
+        batch: int,
+        blocks: int,
+        frames_per_block: int,
+        horizon: int,
+        generator: torch.Generator | None = None,
+    ) -> Noise:
+        """Draw noise for ``batch`` windows of ``blocks`` blocks."""
+        drawn = torch.rand(batch, 1 + 2 * blocks, generator=generator)
+        # u ** (1 / a) is Beta(a, 1): its distribution function is x ** a.
+        level = drawn[:, : 1 + blocks] ** (1 / self.power)
+        video = torch.cat(
+            [level[:, :1], level[:, 1:].repeat_interleave(frames_per_block, 1)], dim=1
+        )
+        action = drawn[:, 1 + blocks :].repeat_interleave(horizon, 1)
+        weights = (weight_at(sigma, self.shift) for sigma in (video, action))
+        return Noise(video, action, *weights)
 
 
 def sampling_sigmas(steps: int, shift: float = 5.0, final: float = 0.0) -> Tensor:

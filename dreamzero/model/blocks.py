@@ -81,6 +81,21 @@ class ContextKV:
     image: tuple[Tensor, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Context:
+    """What cross-attention reads, embedded: every block makes its own keys and values of it.
+
+    Training goes this way: a block's weights are used within the block alone, which is what sharding
+    (its weights are only there while it runs) and recomputation need.
+
+    Attributes:
+        text: ``[b, l, d]``; image: ``[b, 257, d]``, or None for a model without image tokens.
+    """
+
+    text: Tensor
+    image: Tensor | None = None
+
+
 class CrossAttention(nn.Module):
     """Attention over text, plus attention over the image tokens: two softmaxes, summed."""
 
@@ -120,7 +135,14 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """AdaLN self-attention, cross-attention, AdaLN feed-forward."""
+    """AdaLN self-attention, cross-attention, AdaLN feed-forward.
+
+    ``gradient_checkpointing`` and the function beside it are diffusers' names; see
+    ``DreamZeroTransformer.enable_gradient_checkpointing`` and ``train.recompute``.
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(self, dim: int, ffn_dim: int, heads: int, eps: float, image: bool) -> None:
         super().__init__()
@@ -137,13 +159,29 @@ class Block(nn.Module):
         modulation: Tensor,
         groups: Groups,
         rope: Tensor,
-        context: ContextKV,
+        context: ContextKV | Context,
         attention: AttentionFn,
     ) -> Tensor:
         """``x [b, l, d]``, ``modulation [b, g, 6, d]`` -> ``[b, l, d]``.
 
         ``attention(q, k, v)`` decides what is seen: the teacher-forcing mask, or a cache.
         """
+        given = (x, modulation, groups, rope, context, attention)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(self._run, *given)
+        return self._run(*given)
+
+    def _run(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        groups: Groups,
+        rope: Tensor,
+        context: ContextKV | Context,
+        attention: AttentionFn,
+    ) -> Tensor:
+        if isinstance(context, Context):
+            context = self.attn2.keys_values(context.text, context.image)
         table = (self.scale_shift_table.unsqueeze(1) + modulation).to(x.dtype)
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             groups.spread(part) for part in table.unbind(2)

@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanImageEmbedding
 from torch import Tensor, nn
 
 from .attention import Dream, TeacherForcing, attend, teacher_forcing_attention
-from .blocks import Block, ContextKV, Groups, layer_norm
+from .blocks import Block, Context, ContextKV, Groups, layer_norm
 from .cache import KVCache
 from .coders import AbsolutePositions, ActionEncoder, SlotMLP, init_weights, sinusoid
 from .positions import sequence_rope, video_rope
@@ -64,7 +64,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             apart from it, or there is none: rivals of the world action model (``attention.Dream``).
     """
 
-    _supports_gradient_checkpointing = False
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -116,26 +116,35 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         return frames if self.config.dream == "seen" else 0
 
     def encode_context(self, text: Tensor, image: Tensor | None = None) -> list[ContextKV]:
-        """Cross-attention keys and values of every block.
+        """Cross-attention keys and values of every block, for many calls with one prompt.
 
         Args:
             text: ``[b, l, text_dim]``, padding rows zero.
             image: ``[b, 257, image_dim]`` CLIP features of the first frame.
         """
+        context = self.embed_context(text, image)
+        layers = cast("list[Block]", list(self.blocks))
+        return [block.attn2.keys_values(context.text, context.image) for block in layers]
+
+    def embed_context(self, text: Tensor, image: Tensor | None = None) -> Context:
+        """As ``encode_context``, but each block makes its keys and values when it runs."""
         text = self.condition_embedder.text_embedder(text)
         if image is not None:
             if self.condition_embedder.image_embedder is None:
                 raise ValueError("this model has no image tokens (image_dim is None)")
             image = self.condition_embedder.image_embedder(image)
-        layers = cast("list[Block]", list(self.blocks))
-        return [block.attn2.keys_values(text, image) for block in layers]
+        return Context(text, image)
+
+    def _contexts(self, context: list[ContextKV] | Context) -> list[ContextKV] | list[Context]:
+        """One a block."""
+        return [context] * len(self.blocks) if isinstance(context, Context) else context
 
     def forward(
         self,
         noisy_latents: Tensor,
         clean_latents: Tensor,
         timestep: Tensor,
-        context: list[ContextKV],
+        context: list[ContextKV] | Context,
         noisy_action: Tensor | None = None,
         timestep_action: Tensor | None = None,
         state: Tensor | None = None,
@@ -149,7 +158,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             noisy_latents: the same shape; or one frame shorter, without the noisy first frame; or of
                 no frame, where ``dream`` is "none".
             timestep: one a noisy latent frame, ``[b, f]``.
-            context: from ``encode_context``.
+            context: from ``encode_context`` or ``embed_context``.
             noisy_action: ``[b, n * k, a]``, or None for video-only batches.
             timestep_action: ``[b, n * k]``.
             state: ``[b, n, s]``.
@@ -197,7 +206,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         embedding, modulation = self.condition_embedder.time(torch.cat(times, dim=1), dtype)
         attention = partial(teacher_forcing_attention, layout=layout)
         x, groups, rope = torch.cat(tokens, dim=1), Groups(tuple(runs)), torch.cat(ropes)
-        for block, kv in zip(self.blocks, context, strict=True):
+        for block, kv in zip(self.blocks, self._contexts(context), strict=True):
             x = block(x, modulation, groups, rope, kv, attention)
         video = self._decode_video(
             x[:, layout.clean_video : layout.video],
@@ -212,7 +221,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         self,
         latents: Tensor,
         timestep: Tensor,
-        context: list[ContextKV],
+        context: list[ContextKV] | Context,
         cache: KVCache,
         action: Tensor | None = None,
         timestep_action: Tensor | None = None,
@@ -255,7 +264,9 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         embedding, modulation = self.condition_embedder.time(torch.cat(times, dim=1), dtype)
         rope, groups = torch.cat(ropes), Groups(tuple(runs))
         x = torch.cat(tokens, dim=1)
-        for layer, (layer_block, kv) in enumerate(zip(self.blocks, context, strict=True)):
+        for layer, (layer_block, kv) in enumerate(
+            zip(self.blocks, self._contexts(context), strict=True)
+        ):
 
             def attention(q: Tensor, k: Tensor, v: Tensor, layer: int = layer) -> Tensor:
                 heard = attend(q, *cache.join(layer, k.to(q.dtype), v.to(q.dtype)))
@@ -273,8 +284,11 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             return velocity, None
         return velocity, self.action_decoder(x[:, video : video + action.shape[1]])
 
-    def new_cache(self, latent_size: tuple[int, int], batch: int = 1) -> KVCache:
-        """A cache that holds one context window plus the tokens of the block being denoised."""
+    def new_cache(
+        self, latent_size: tuple[int, int], batch: int = 1, dtype: torch.dtype | None = None
+    ) -> KVCache:
+        """A cache that holds one context window plus the tokens of the block being denoised; in the
+        dtype of the weights by default."""
         config = self.config
         frame = latent_size[0] // config.patch_size[1] * (latent_size[1] // config.patch_size[2])
         window = (1 + config.window_blocks * config.frames_per_block) * frame
@@ -286,7 +300,7 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             config.num_heads,
             self.head_dim,
             parameter.device,
-            parameter.dtype,
+            dtype or parameter.dtype,
         )
 
     def _grid(self, latents: Tensor) -> tuple[int, int, int]:

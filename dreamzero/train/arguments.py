@@ -10,7 +10,7 @@ from ..embodiments import is_file_name, load
 from ..errors import UserError
 from ..model.presets import preset as known_preset
 from ..shipped import find
-from .config import TrainSettings
+from .config import CHECKPOINTS, LATEST, TrainSettings
 
 
 def check_arguments(
@@ -21,6 +21,7 @@ def check_arguments(
     card: str | None,
     init: Path | str | None,
     resume: bool,
+    weights: Sequence[float] | None = None,
 ) -> None:
     """Raise UserError for folders that are not there, unknown names, and what excludes the other."""
     known_preset(preset or "tiny")
@@ -35,9 +36,16 @@ def check_arguments(
             raise UserError(f"--data {path} is no folder; give one that holds meta/info.json")
     if card is not None and is_file_name(card):
         load(card)
+    if weights is not None and (len(weights) != len(data) or min(weights) <= 0):
+        raise UserError(
+            f"--weights {' '.join(f'{w:g}' for w in weights)}: give one above 0 for each of the "
+            f"{len(data)} folders of --data"
+        )
+    if settings.stage == "flash" and init is None:
+        raise UserError("train.stage=flash is a last stage: name the trained model with --init")
     out = Path(out)
-    if resume and not (out / "state.pt").is_file():
-        raise UserError(f"--resume: {out} holds no state.pt; leave --resume out to begin")
+    if resume and not (out / CHECKPOINTS / LATEST).is_file():
+        raise UserError(f"--resume: {out} holds no checkpoint; leave --resume out to begin")
     there = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not there.is_dir():
         raise UserError(f"--out {out}: {there} is a file; give another folder")

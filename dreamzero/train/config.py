@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import UserError
+
+# Where a run keeps what it can be resumed from: a folder a checkpoint, and the name of the last good one.
+CHECKPOINTS = "checkpoints"
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Source:
     Attributes:
         blocks: blocks a window. Windows of one block train the first chunk, which decides most.
         batch: windows a batch.
-        stride: action steps between window starts; 0 means one block.
+        stride: action steps between window starts; 0 means one block, -1 one block or less: half of
+            it, and so on, until there are 256 windows.
         idle: windows of which more than half the blocks move less than this share of the range are
             left out; 0 keeps all.
         begin: share of a batch that is drawn from the first window of each episode, where the
@@ -31,7 +36,7 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The loop.
+    """The loop. What a step sees and does depends on these, and not on how many processes do it.
 
     Attributes:
         steps: optimiser steps.
@@ -42,9 +47,16 @@ class TrainSettings:
             `dreamzero checkpoint merge-lora` adds to its base.
         lora_rank, lora_alpha: of the pairs; their product counts alpha / rank. The release has 4
             and 4.
-        full, first: the two kinds of batch; ``first.batch = 0`` leaves the second out.
-        matrix_lr: Muon's rate for the blocks' matrices; lr: AdamW's for everything else, which
-            counts the pairs of "lora". The defaults are for training from scratch.
+        stage: "coupled" noise, shared by a block's video and actions; or "flash", which starts from
+            a trained model and teaches it to act in one step of denoising (``FlashNoise``).
+        full, first: the two kinds of batch, taken in turn; ``first.batch = 0`` leaves the second
+            out. A batch is what all processes see together in one step.
+        accumulate: pieces each process cuts its share of a batch into: less memory, same step.
+        optimizer: "muon" takes the blocks' matrices and AdamW the rest; "adamw" takes all. Muon
+            turns whole matrices: where they are sharded, every product of its iteration is a
+            conversation, so that large models are better off with AdamW.
+        matrix_lr: Muon's rate; lr: AdamW's, which counts the pairs of "lora". The defaults are
+            for training from scratch.
         warmup: steps of linear warm-up; then a cosine to ``final_lr`` of the peak.
         weighting: "bell" is the release's (zero at pure noise); "uniform" weighs all noise alike,
             which few-step sampling from pure noise needs.
@@ -56,16 +68,28 @@ class TrainSettings:
         ema: decay of the averaged weights, which are what is saved.
         clip: gradient norm.
         bf16, compile: speed on CPUs with AVX512-BF16 and on GPUs; the loss curve stays.
+        sharding: "none", every process has the whole model (DDP); "full", weights, gradients,
+            optimiser and average are divided among them (FSDP2).
+        recompute: activations thrown away in the forward pass and computed again in the backward
+            pass: "none"; "selective", all but products and attention; "full", all of a block.
+        recompute_every: of so many blocks, one.
         validation: share of the episodes held out.
-        evaluate_every, log_every, save_every: steps.
+        evaluate_every, log_every, save_every: steps; keep: checkpoints that stay.
+        chunks: held-out chunks that actions are sampled for at every evaluation; 0 samples none.
+        dreams: of these, how many are decoded and shown beside the truth.
+        sampling_steps: of the solver, in these evaluations.
+        tensorboard: also write its event files, where it is installed.
     """
 
     steps: int = 3000
     trained: Literal["all", "coders", "lora"] = "all"
     lora_rank: int = 4
     lora_alpha: float = 4.0
-    full: Source = field(default_factory=Source)
-    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48))
+    stage: Literal["coupled", "flash"] = "coupled"
+    full: Source = field(default_factory=lambda: Source(stride=-1))
+    first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=-1))
+    accumulate: int = 1
+    optimizer: Literal["muon", "adamw"] = "muon"
     matrix_lr: float = 0.02
     lr: float = 1.5e-3
     weight_decay: float = 0.01
@@ -81,17 +105,57 @@ class TrainSettings:
     clip: float = 1.0
     bf16: bool = True
     compile: bool = False
+    sharding: Literal["none", "full"] = "none"
+    recompute: Literal["none", "selective", "full"] = "none"
+    recompute_every: int = 1
     validation: float = 0.02
-    evaluate_every: int = 500
+    evaluate_every: int = 100
     log_every: int = 10
     save_every: int = 500
+    keep: int = 2
+    chunks: int = 32
+    dreams: int = 2
+    sampling_steps: int = 4
+    tensorboard: bool = True
     seed: int = 0
+
+    # What may differ when a run is resumed: rates, which a run that diverged needs lower, and what
+    # decides where and when things are done, not what.
+    FREE: ClassVar = frozenset(
+        [
+            "steps",
+            "lr",
+            "matrix_lr",
+            "clip",
+            "accumulate",
+            "compile",
+            "sharding",
+            "recompute",
+            "recompute_every",
+            "evaluate_every",
+            "log_every",
+            "save_every",
+            "keep",
+            "chunks",
+            "dreams",
+            "sampling_steps",
+            "tensorboard",
+        ]
+    )
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1 or self.lora_alpha <= 0:
             raise UserError(
                 f"train.lora_rank {self.lora_rank} and train.lora_alpha {self.lora_alpha:g} must "
                 "be positive; the release has 4 and 4"
+            )
+        counts = "steps accumulate recompute_every evaluate_every log_every save_every keep"
+        for name in (*counts.split(), "sampling_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)}: must be at least 1")
+        if self.stage == "flash" and self.pure > 0:
+            raise UserError(
+                f"train.pure={self.pure:g} is of coupled noise; leave it out with train.stage=flash"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 EPISODES = 10**6
 
 
-@dataclass
+@dataclass(eq=False)
 class LatentWindows:
     """All windows of one embodiment at one length.
 
     Attributes:
         latents: float16 ``[N, c, f, h, w]``; action ``[N, n * k, a]``; state ``[N, n, s]``;
             action_mask bool like action; has_action bool ``[N]``; episode int64 ``[N]``, those of
-            recording i numbered from ``EPISODES * i`` on; prompt int64 ``[N]`` into ``prompts``.
+            recording i numbered from ``EPISODES * i`` on; prompt int64 ``[N]`` into ``prompts``; row
+            int64 ``[N]``, where each begins.
+        recordings: their folders, in order.
         first_frame: float16 like latents, of [first frame, grey ...], where the model reads them.
         image_features: float16 ``[N, 257, d]`` of the first frames, where the model reads them.
 
@@ -49,6 +51,8 @@ class LatentWindows:
     embodiment: str
     first_frame: Tensor | None = None
     image_features: Tensor | None = None
+    row: Tensor | None = None
+    recordings: Sequence[str] = ()
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -58,6 +62,13 @@ class LatentWindows:
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    def where(self, index: int) -> str:
+        """Recording, episode and frame of a window, for people."""
+        recording, episode = divmod(int(self.episode[index]), EPISODES)
+        name = self.recordings[recording] if recording < len(self.recordings) else "recording"
+        frame = "" if self.row is None else f", frame {int(self.row[index])}"
+        return f"{name}, episode {episode}{frame}"
 
     def batch(self, index: Tensor) -> Batch:
         """The windows at ``index [b]`` as float32 tensors."""
@@ -94,6 +105,8 @@ class LatentWindows:
             **tensors,
             episode=torch.tensor([EPISODES * which + episode for which, episode in places]),
             prompt=torch.tensor(ids),
+            row=torch.tensor([windows.start_row(i) for i in range(len(windows))]),
+            recordings=[str(dataset.root) for dataset in windows.datasets],
             prompts=list(prompts),
             embodiment=windows.card.name,
         )

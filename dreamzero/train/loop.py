@@ -1,16 +1,17 @@
-"""The training loop: short enough to read, exact to resume.
+"""The training loop: short enough to read, exact to resume, the same on any number of processes.
 
-Which windows, which noise and which dropped prompts a step sees depends on (seed, step) alone, so
-that a run that is killed and resumed takes the same steps as one that was not.
+Which windows, which noise and which dropped prompts a step sees depends on (seed, step) alone. A run
+that is killed and resumed takes the same steps as one that was not, and N processes take the steps of
+one: each computes its rows of the batch, and sums of errors are divided by the whole batch's counts.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,55 +19,51 @@ import torch
 from ..config import to_dict
 from ..errors import UserError
 from ..model.bundle import WorldActionModel
-from ..model.checkpoints.adapters import Base, write_adapter
-from ..model.checkpoints.importer import write_robots
+from ..model.checkpoints.adapters import Base
 from ..report.record import RunRecord
-from .config import Source, TrainSettings
-from .latents import EPISODES, LatentWindows
-from .objective import training_loss
+from ..types import Batch
+from .checkpoint import forget, last_good, trouble
+from .config import TrainSettings
+from .distributed import Processes, gradient_norms, norm_of
+from .early import Early, save_strip
+from .flops import arithmetic, layout_of, peak_flops
+from .mixture import BatchSource, Feed, Mixture
+from .monitor import Divergence, Log, Meter, Stopped, diverged, mean_of, signals
+from .objective import Drawn, Objective, draw, generators
 from .optim import Average, optimizers, rate, set_rate
 from .prompts import Prompts, PromptTable
-from .trained import networks, on_device, pairs_and_coders, parameters, widen
+from .recompute import set_recompute
+from .result import write_result
+from .resume import restore, store
+from .trained import networks, on_device, parameters, widen
 
 
 @dataclass
-class Feed:
-    """Windows of one kind, split into those trained on and those held out.
+class Piece:
+    """Some rows of a step's batch, and what chance decided about them; on the CPU."""
 
-    Held out are the last episodes of every recording.
+    batch: Batch
+    drawn: Drawn
+
+    @property
+    def labels(self) -> int:
+        """Numbers in the action loss."""
+        return int((self.batch.action_mask & self.batch.has_action[:, None, None]).sum())
+
+
+@dataclass
+class Share:
+    """What one process has to do in one step.
+
+    Attributes:
+        pieces: one after the other; rows: samples in the whole batch, of all processes.
+        with_action: whether any sample of the whole batch has actions; problem: a bad sample.
     """
 
-    source: Source
-    windows: LatentWindows
-    train: torch.Tensor = field(init=False)
-    held_out: torch.Tensor = field(init=False)
-    begins: torch.Tensor = field(init=False)
-    validation: float = 0.02
-
-    def __post_init__(self) -> None:
-        held = torch.zeros(len(self.windows), dtype=torch.bool)
-        episodes = self.windows.episode.unique()
-        for recording in (episodes // EPISODES).unique():
-            own = episodes[episodes // EPISODES == recording]
-            count = max(1, round(self.validation * len(own))) if len(own) > 1 else 0
-            held |= torch.isin(self.windows.episode, own[len(own) - count :])
-        self.train, self.held_out = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
-        # Windows of an episode follow one another.
-        own = self.windows.episode[self.train]
-        self.begins = self.train[torch.cat([own.new_ones(1).bool(), own[1:] != own[:-1]])]
-
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        begins = round(self.source.begin * self.source.batch)
-        drawn = [
-            pool[torch.randint(0, len(pool), (count,), generator=generator)]
-            for pool, count in ((self.train, self.source.batch - begins), (self.begins, begins))
-        ]
-        return torch.cat(drawn)
-
-
-def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over the steps since the last log row, so that every kind of batch is in them."""
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    pieces: list[Piece]
+    rows: int
+    with_action: bool
+    problem: UserError | None = None
 
 
 class Trainer:
@@ -74,194 +71,260 @@ class Trainer:
 
     Args:
         model: parts and robots; codec and image encoder are not touched.
-        feeds: kinds of batches, taken in turn.
-        out: run folder: ``log.jsonl``, ``state.pt`` (to resume), and the model or adapter.
+        source: what each step sees: feeds, which then take turns, or any ``BatchSource``.
+        out: run folder: ``log.jsonl``, ``checkpoints`` (to resume), and the model or adapter.
+        processes: that do it together; or a device, for those there are.
         base: what the model was loaded from, where only a part of it is trained.
     """
 
     def __init__(
         self,
         model: WorldActionModel,
-        feeds: Sequence[Feed],
+        source: BatchSource | Sequence[Feed],
         settings: TrainSettings,
         out: Path,
-        device: str = "cpu",
+        processes: Processes | str = "cpu",
         base: Base | None = None,
     ) -> None:
-        if not feeds:
-            raise UserError("nothing to train on: give at least one kind of batch a batch size")
-        self.model, self.feeds, self.settings = model, list(feeds), settings
-        self.out, self.device, self.base = out, torch.device(device), base
+        self.source = Mixture(source, settings.seed) if isinstance(source, Sequence) else source
+        self.model, self.settings, self.out, self.base = model, settings, out, base
         if settings.trained != "all" and base is None:
             raise UserError(
                 f"train.trained={settings.trained} trains a part of a model: give --init"
             )
+        feeds = self.source.feeds
+        if isinstance(processes, str):
+            processes = Processes(processes, settings)
+        self.processes = processes
+        self.device = self.processes.device
         self.dtype = model.transformer.proj_out.weight.dtype
         torch.manual_seed(settings.seed)
         self.modules = networks(model, settings)
-        for module in self.modules.values():
-            widen(module, frozen=not (settings.bf16 and self.device.type == "cuda"))
-            module.to(self.device)
+        set_recompute(model.transformer.blocks, settings.recompute, settings.recompute_every)
         if settings.compile:
             for block in model.transformer.blocks:
                 block.compile()
-        self.prompts: Prompts = model.text_encoder
+        prompts: Prompts = model.text_encoder
         if "text_encoder" not in self.modules:
             known = {prompt for feed in feeds for prompt in feed.windows.prompts}
             with on_device([model.text_encoder], self.device):
-                self.prompts = PromptTable(model.text_encoder, known, self.device)
+                prompts = PromptTable(model.text_encoder, known, self.device)
+        self.text_tokens = prompts.encode([""]).shape[1]
+        frozen = not (settings.bf16 and self.device.type == "cuda")
+        self.objective = Objective(model.transformer, prompts, settings)
+        unused = not all(bool(feed.windows.has_action.any()) for feed in feeds)
+        self.wrapped = processes.wrap(self.objective, lambda part: widen(part, frozen), unused)
         self.parameters = parameters(self.modules)
         self.optimizers = optimizers(self.parameters, settings)
         self.average = Average(self.parameters, settings.ema)
-        self.step = 0
-        self.seconds = 0.0
+        self.early = Early(model, feeds, settings)
+        self.divergence = Divergence(settings.warmup)
+        self.recent: list[dict[str, float]] = []
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.evaluation: dict[str, float] = {}
+        self.norms: dict[str, float] = {}
         self.record = RunRecord(
-            "train", parameters=to_dict(settings), seed=settings.seed, device=device
+            "train", parameters=to_dict(settings), seed=settings.seed, device=str(self.device)
         )
 
     def run(self, resume: bool = False, progress: bool = True) -> RunRecord:
-        """Train to ``settings.steps``; returns (and writes) the run record."""
-        from tqdm.auto import tqdm
+        """Train to ``settings.steps``; returns (and writes) the run record.
 
-        self.out.mkdir(parents=True, exist_ok=True)
-        if resume:
-            self._load_state()
-        log = (self.out / "log.jsonl").open("a" if resume else "w")
-        bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", disable=not progress)
-        started = time.monotonic() - self.seconds
-        recent: list[dict[str, float]] = []
-        with log, bar:
-            while self.step < self.settings.steps:
-                recent.append(self._one_step())
-                self.step += 1
-                self.seconds = time.monotonic() - started
-                bar.update()
-                evaluation = self.evaluate() if self._due(self.settings.evaluate_every) else {}
-                if self._due(self.settings.log_every) or evaluation:
-                    row = mean_of(recent) | {"seconds": round(self.seconds, 2), **evaluation}
-                    log.write(json.dumps({"step": self.step, **row}) + "\n")
-                    log.flush()
-                    bar.set_postfix(video=f"{row['video']:.3f}", action=f"{row['action']:.3f}")
-                    recent = []
-                if self._due(self.settings.save_every) and self.step < self.settings.steps:
-                    self._save_state()
-        return self._finish()
+        Raises:
+            UserError: diverged, a bad sample, a full disk; it names the last good checkpoint.
+            Stopped: SIGINT or SIGTERM, after a checkpoint was written.
+        """
+        settings, main = self.settings, self.processes.main
+        with self._troubles(), signals() as heard:
+            if resume:
+                restore(self)
+            elif main:
+                self.out.mkdir(parents=True, exist_ok=True)
+                forget(self.out)
+            peak, origin = peak_flops(self.device, settings.bf16)
+            meter = Meter(peak, self.processes.count)
+            began = time.monotonic() - self.seconds
+            began_cpu = time.process_time() - self.cpu_seconds
+            with (
+                Log(self.out, settings, self.step, main, progress) as log,
+                ThreadPoolExecutor(1, "batches") as pool,
+            ):
+                coming = pool.submit(self.prepare, self.step)
+                while self.step < settings.steps:
+                    with meter.waiting():
+                        share = coming.result()
+                    if self.step + 1 < settings.steps:
+                        coming = pool.submit(self.prepare, self.step + 1)
+                    values, stop = self.one_step(share, bool(heard))
+                    meter.work(*self._work(share))
+                    self.recent.append(values)
+                    self.step += 1
+                    self.seconds = time.monotonic() - began
+                    self.cpu_seconds = time.process_time() - began_cpu
+                    log.bar.update()
+                    if self._speaks(self.step):
+                        self._say(log, meter)
+                    if stop or (self._due(settings.save_every) and self.step < settings.steps):
+                        store(self)
+                    if stop:
+                        raise Stopped(
+                            f"stopped by a signal at step {self.step}; {last_good(self.out)}; "
+                            "--resume goes on from there",
+                            heard[0] if heard else 0,
+                        )
+            self.record.notes |= {
+                "processes": self.processes.count,
+                "peak_flops": {"per_process": peak, "from": origin},
+            }
+            return self._finish(meter)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
 
-    def _generator(self, purpose: int) -> torch.Generator:
-        seed = (self.settings.seed * 1_000_003 + self.step) * 4 + purpose
-        return torch.Generator().manual_seed(seed)
-
-    def _one_step(self) -> dict[str, float]:
+    def _speaks(self, step: int) -> bool:
+        """Whether a log row is written after so many steps."""
         settings = self.settings
-        feed = self.feeds[self.step % len(self.feeds)]
-        batch = feed.windows.batch(feed.draw(self._generator(0))).to(self.device)
+        return (
+            step % settings.log_every == 0
+            or step % settings.evaluate_every == 0
+            or step == settings.steps
+        )
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        """One line for each way a run ends early, said by one process."""
+        try:
+            try:
+                yield
+            except OSError as error:
+                raise trouble(error, self.out) from error
+        except UserError:
+            if not self.processes.main:
+                raise SystemExit(2) from None
+            raise
+
+    def prepare(self, step: int) -> Share:
+        """This process's share of a step."""
+        drawn = self.source.draw(step)
+        windows, rows = drawn.windows, len(drawn.index)
+        per_block = self.model.transformer.config.frames_per_block
+        share = Share([], rows, bool(windows.has_action[drawn.index].any()))
+        for places in self.processes.pieces(rows):
+            index = drawn.index[places]
+            batch = windows.batch(index)
+            for name in ("latents", "action", "state"):
+                broken = ~getattr(batch, name).isfinite().flatten(1).all(1)
+                if broken.any() and share.problem is None:
+                    where = windows.where(int(index[broken][0]))
+                    share.problem = UserError(
+                        f"a bad sample at step {step}: {name} of {where} is not finite; "
+                        f"{last_good(self.out)}: mend or leave out the episode"
+                    )
+            chance = generators(self.settings.seed, step, places)
+            share.pieces.append(Piece(batch, draw(batch, self.settings, per_block, chance)))
+        return share
+
+    def one_step(self, share: Share, stop: bool = False) -> tuple[dict[str, float], bool]:
+        """One step of all processes: losses and gradient norm, and whether any was told to stop."""
+        settings, processes = self.settings, self.processes
+        labels = [piece.labels for piece in share.pieces]
+        all_labels, bad, stops = processes.total([sum(labels), share.problem is not None, stop])
+        if bad:
+            processes.raise_together(share.problem)
         factor = rate(self.step, settings)
         set_rate(self.optimizers, factor, settings)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        transformer, generator = self.model.transformer, self._generator(1)
-        loss = training_loss(transformer, self.prompts, batch, settings, generator)
-        loss.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip)
-        values = {"video": loss.video.item(), "action": loss.action.item(), "gradient": norm.item()}
-        if not math.isfinite(values["video"] + values["action"] + values["gradient"]):
-            raise UserError(
-                f"training diverged at step {self.step} ({values}); the last good state is "
-                f"{self.out / 'state.pt'}: lower train.lr and train.matrix_lr, then --resume"
-            )
+        sums = torch.zeros(2, dtype=torch.float64)
+        for i, piece in enumerate(share.pieces):
+            batch, noise = piece.batch.to(self.device), piece.drawn.to(self.device)
+            with processes.hold(self.wrapped, last=i + 1 == len(share.pieces)):
+                loss = self.wrapped(batch, noise, share.with_action)
+                video = loss.video * (len(noise.dropped) / share.rows)
+                action = loss.action * (labels[i] / max(all_labels, 1))
+                # DDP and FSDP average gradients over processes; this loss is to be summed.
+                ((video + settings.action_scale * action) * processes.count).backward()
+            sums += torch.stack([video, action]).detach().double().cpu()
+        values = dict(zip(("video", "action"), processes.total(sums.tolist()), strict=True))
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        values["gradient"] = norm_of(gradients).item()
+        wrong = self.divergence.check(self.step, values)
+        if wrong is not None:
+            raise diverged(wrong, settings, last_good(self.out))
+        if self._speaks(self.step + 1):
+            self.norms = gradient_norms(self.parameters)
+        shrink = settings.clip / (values["gradient"] + 1e-6)
+        if shrink < 1:
+            for gradient in gradients:
+                gradient.mul_(shrink)
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.update(self.step)
-        return {"lr": factor, **values}
+        return {"lr": factor, **values}, stops > 0
+
+    def _work(self, share: Share) -> tuple[float, float]:
+        """Tokens and FLOPs of a step, of all processes."""
+        batch, config = share.pieces[0].batch, self.model.transformer.config
+        size = (batch.latents.shape[3], batch.latents.shape[4])
+        layout = layout_of(
+            config, size, batch.state.shape[1], share.with_action, self.settings.first_frame
+        )
+        image = 0 if batch.image_features is None else batch.image_features.shape[1]
+        one = arithmetic(config, layout, self.text_tokens, image)
+        return share.rows * one.tokens, share.rows * one.step
+
+    def _say(self, log: Log, meter: Meter) -> None:
+        """A log row; at an evaluation with its signals."""
+        row = {**mean_of(self.recent), **self.norms, **meter.row()}
+        row |= {"seconds": round(self.seconds, 2), "cpu_seconds": round(self.cpu_seconds, 2)}
+        if self._due(self.settings.evaluate_every):
+            self.evaluation = self.evaluate(log)
+            row |= self.evaluation
+        log.write(self.step, row)
+        self.recent = []
+        meter.reset()
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Loss of the averaged weights on held-out windows, at fixed noise."""
-        feed = self.feeds[-1]
-        index = feed.held_out[:128]
-        if not len(index):
-            return {}
-        batch = feed.windows.batch(index).to(self.device)
-        generator = torch.Generator().manual_seed(0)
-        self.average.exchange()
-        transformer = self.model.transformer
-        loss = training_loss(transformer, self.prompts, batch, self.settings, generator)
-        self.average.exchange()
-        return {"held_out_video": loss.video.item(), "held_out_action": loss.action.item()}
+    def evaluate(self, log: Log | None = None) -> dict[str, float]:
+        """Signals of the averaged weights on held-out windows, at fixed noise; see ``Early``."""
+        with self.average.exchanged():
+            row = self.early.loss(self.objective, self.processes)
+            found, dreams = self.early.measure(self.objective, self.processes)
+        if dreams and self.processes.main:
+            path = save_strip(dreams, self.out / "dreams" / f"step-{self.step:08d}.png")
+            if log is not None:
+                log.picture("dream", path, self.step)
+        return row | found
 
-    def _save_state(self) -> None:
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "settings": json.dumps(to_dict(self.settings)),
-            "average": self.average.weights,
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "modules": {
-                key: {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
-                for key, module in self.modules.items()
-            },
-            "base": self.base and self.base.fingerprint,
-        }
-        temporary = self.out / "state.partial"
-        torch.save(state, temporary)
-        temporary.replace(self.out / "state.pt")
-
-    def _load_state(self) -> None:
-        path = self.out / "state.pt"
-        if not path.exists():
-            raise UserError(f"--resume: {path} does not exist; leave --resume out to start anew")
-        state = torch.load(path, weights_only=True, map_location=self.device)
-        now = json.loads(json.dumps(to_dict(self.settings)))
-        then = to_dict(TrainSettings()) | json.loads(state["settings"])
-        changed = [k for k in now if k != "steps" and now[k] != then.get(k)]
-        if changed:
-            raise UserError(
-                f"--resume: {', '.join(changed)} differ from the run in {self.out}; "
-                f"resume with the same settings or start in another folder"
+    def _finish(self, meter: Meter) -> RunRecord:
+        store(self)
+        evaluation = self.evaluation or self.evaluate()
+        counts = [
+            sum(p.numel() for p in group)
+            for group in (
+                (p for m in self.modules.values() for p in m.parameters()),
+                self.parameters.values(),
             )
-        if state.get("base") != (self.base and self.base.fingerprint):
-            raise UserError(f"--resume: the run in {self.out} started from another --init")
-        with torch.no_grad():
-            for key, weights in state["modules"].items():
-                for name, value in weights.items():
-                    self.parameters[f"{key}.{name}"].copy_(value)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.average.weights.update(state["average"])
-        self.step, self.seconds = state["step"], state["seconds"]
-
-    def _finish(self) -> RunRecord:
-        self._save_state()
-        held_out = self.evaluate()
+        ]
         self.average.exchange()
-        trained = sum(value.numel() for value in self.parameters.values())
-        self._write_result()
-        count = sum(p.numel() for m in self.modules.values() for p in m.parameters())
-        self.record.add("parameters", count)
-        if trained != count:
-            self.record.add("trained_parameters", trained)
+        write_result(self)
+        if not self.processes.main:
+            return self.record
+        self.record.add("parameters", counts[0])
+        if counts[1] != counts[0]:
+            self.record.add("trained_parameters", counts[1])
         self.record.add("steps", self.step)
         self.record.add("training_seconds", round(self.seconds, 1), unit="s")
-        for name, value in held_out.items():
-            self.record.add(name, value)
+        for name, value in {**evaluation, **meter.totals()}.items():
+            self.record.add(name, value, unit=UNITS.get(name, ""))
         self.record.artifact(self.out / "log.jsonl")
         self.record.save(self.out)
         return self.record
 
-    def _write_result(self) -> None:
-        """The policy; of a LoRA training the adapter and its robots."""
-        settings, transformer = self.settings, self.model.transformer
-        if settings.trained == "lora":
-            assert self.base is not None
-            tensors = pairs_and_coders(transformer)
-            write_adapter(self.out, self.base, tensors, settings.lora_rank, settings.lora_alpha)
-            write_robots(self.model.robots, self.out)
-        for module in self.modules.values():
-            module.eval().requires_grad_(False)
-        if settings.trained != "lora":
-            for parameter in transformer.parameters():
-                parameter.data = parameter.data.to(self.dtype)
-            self.model.save(self.out)
+
+UNITS = {
+    "open_loop_rad": "rad",
+    "dream_psnr": "dB",
+    "still_psnr": "dB",
+    "tokens_per_s": "1/s",
+}

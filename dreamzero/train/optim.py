@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from .config import TrainSettings
 def optimizers(
     parameters: Mapping[str, nn.Parameter], settings: TrainSettings
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside transformer blocks, AdamW for everything else.
+    """Muon for the matrices inside transformer blocks, AdamW for everything else (or for all).
 
     The two halves of a low-rank pair are no matrices in Muon's sense: AdamW takes them.
 
@@ -27,10 +29,13 @@ def optimizers(
         inside = ".blocks." in name and parameter.ndim == 2 and ".lora_" not in name
         (matrices if inside else others).append(parameter)
     found: list[torch.optim.Optimizer] = []
-    if matrices:
-        decay = settings.weight_decay
+    groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
+    decay = settings.weight_decay
+    if matrices and settings.optimizer == "muon":
         found.append(torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=decay))
-    found.append(torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0))
+    elif matrices:
+        groups.append({"params": matrices, "weight_decay": decay})
+    found.append(torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95)))
     return found
 
 
@@ -75,3 +80,49 @@ class Average:
             trained = value.detach().clone()
             value.copy_(self.weights[name])
             self.weights[name].copy_(trained)
+
+    @contextmanager
+    def exchanged(self) -> Iterator[None]:
+        """The averages in place of the parameters, for as long as the block lasts."""
+        self.exchange()
+        try:
+            yield
+        finally:
+            self.exchange()
+
+
+def optimizer_tensors(
+    optimizers: Iterable[torch.optim.Optimizer], parameters: Mapping[str, nn.Parameter]
+) -> dict[str, torch.Tensor]:
+    """The optimisers' memory as "parameter/what" -> tensor."""
+    found: dict[str, torch.Tensor] = {}
+    names: dict[torch.Tensor, str] = {value: name for name, value in parameters.items()}
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                found[f"{names[parameter]}/{key}"] = value
+    return found
+
+
+def restore_optimizers(
+    optimizers: Iterable[torch.optim.Optimizer],
+    parameters: Mapping[str, nn.Parameter],
+    keys: Iterable[str],
+    read: Callable[[str, torch.Tensor], torch.Tensor],
+) -> None:
+    """Give the optimisers the memory that ``optimizer_tensors`` named.
+
+    Args:
+        keys: the names that there are; read: (name, parameter) -> tensor, sharded as that is.
+    """
+    memory: dict[str, list[str]] = {}
+    for key in keys:
+        name, _, what = key.rpartition("/")
+        memory.setdefault(name, []).append(what)
+    for optimizer in optimizers:
+        own = {p for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in parameters.items():
+            if parameter in own and name in memory:
+                optimizer.state[parameter] = {
+                    what: read(f"{name}/{what}", parameter) for what in memory[name]
+                }

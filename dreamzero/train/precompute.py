@@ -19,7 +19,7 @@ from .cache import FeatureCache
 from .config import TrainSettings
 from .features import FeatureEncoder
 from .prompts import PromptTable
-from .run import _check_device, cut_windows, group_by_card
+from .run import _check_device, cut_groups, group_by_card
 from .trained import on_device
 
 
@@ -68,7 +68,7 @@ def precompute(
     start = None if init is None else WorldActionModel.load(find(init))
     robots = {} if start is None else start.robots
     groups = group_by_card(data, card, {name: known for name, (known, _) in robots.items()})
-    cuts, _ = cut_windows(groups, settings, robots)
+    cuts, _ = cut_groups(groups, settings, robots)
     video = codecs.load(codec) if codec is not None else start.codec  # type: ignore[union-attr]
     first_frame, image_encoder = False, None
     if start is not None:

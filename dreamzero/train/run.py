@@ -28,9 +28,16 @@ from ..shipped import find
 from .arguments import check_arguments
 from .codec import train_codec
 from .config import CodecTraining, Source, TrainSettings
+from .distributed import Processes
 from .latents import encode_cached
-from .loop import Feed, Trainer
+from .loop import Trainer
+from .mixture import Feed, Mixture
 from .trained import on_device
+
+# Windows below which a recording is cut more densely than a block at a time.
+FEW = 256
+# The canvas at which the codec's default batch costs ten minutes of one core.
+USUAL_PX = 64 * 64
 
 
 def group_by_card(
@@ -38,7 +45,7 @@ def group_by_card(
     card: str | None = None,
     known: Mapping[str, Embodiment] | None = None,
 ) -> dict[str, tuple[Embodiment, list[Dataset]]]:
-    """Open datasets and put those of one robot together.
+    """Open datasets and put those of one robot together, in the order they were named.
 
     Args:
         card: of all of them; by default each gets the one that fits.
@@ -76,7 +83,7 @@ def _card_of(dataset: Dataset, name: str | None, known: Mapping[str, Embodiment]
     return choose(dataset, name)
 
 
-def cut_windows(
+def cut_groups(
     groups: Mapping[str, tuple[Embodiment, list[Dataset]]],
     settings: TrainSettings,
     known: Mapping[str, tuple[Embodiment, Statistics]],
@@ -94,17 +101,10 @@ def cut_windows(
         for source in (settings.full, settings.first):
             if source.batch < 1:
                 continue
-            windows = WindowDataset(
-                datasets,
-                card,
-                statistics,
-                blocks=min(source.blocks, card.blocks),
-                stride=source.stride or None,
-                idle=source.idle,
-            )
+            windows = cut_windows(datasets, card, source, statistics)
             if windows.normalizer is not None:
                 statistics = windows.normalizer.statistics
-            cuts.append((source, windows))
+            cuts.append((replace(source, blocks=windows.blocks), windows))
         robots[card.name] = (card, statistics or Statistics())
     return cuts, robots
 
@@ -113,6 +113,28 @@ def clips(windows: WindowDataset, most: int = 400, seed: int = 0) -> np.ndarray:
     """Up to ``most`` whole windows as uint8 ``[n, t, h, w, 3]``, for training the codec."""
     pick = np.random.default_rng(seed).permutation(len(windows))[:most]
     return np.stack([windows[int(i)].video for i in sorted(pick)])
+
+
+def cut_windows(
+    datasets: Sequence[Dataset],
+    card: Embodiment,
+    source: Source,
+    statistics: Statistics | None = None,
+) -> WindowDataset:
+    """The windows of one kind of batch."""
+
+    def cut(stride: int) -> WindowDataset:
+        blocks = min(source.blocks, card.blocks)
+        return WindowDataset(
+            datasets, card, statistics, blocks=blocks, stride=stride, idle=source.idle
+        )
+
+    stride = card.horizon if source.stride < 1 else source.stride
+    found = cut(stride)
+    while source.stride < 0 and stride > 1 and len(found) < FEW:
+        stride //= 2
+        found = cut(stride)
+    return found
 
 
 def train(
@@ -129,14 +151,17 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
+    weights: Sequence[float] | None = None,
 ) -> RunRecord:
     """Train a world action model on recordings and write it, or an adapter, to ``out``.
 
-    One process on one device. Tried on CPUs, with small models and with imported checkpoints in
-    miniature; not on a GPU nor on released weights. 14B whole needs sharding, which is not here.
+    Started by `torchrun` or `accelerate launch`, all processes do it together. Tried on CPUs, with one
+    and several processes, whole and sharded, with small models and with imported checkpoints in
+    miniature; not on a GPU nor on released weights.
 
     Args:
-        data: LeRobot datasets; several robots may be mixed, they take turns.
+        data: LeRobot datasets; several robots may be mixed, they take turns. Recordings of video
+            alone teach the video alone.
         preset: size of the transformer; None: that of ``init``, or "tiny".
         card: embodiment of all datasets: built in, a card file, or one that ``init`` knows; guessed
             from each by default.
@@ -144,7 +169,9 @@ def train(
         init: folder of a model trained here, or of an imported checkpoint, to start from. Robots
             it knows keep its statistics.
         latents: folder of encoded windows, which several runs may share; ``out/latents`` if None.
-        resume: go on from ``out/state.pt``.
+        resume: go on from the last checkpoint in ``out``.
+        weights: how often each of ``data`` is drawn, relative to the others; None: the recordings
+            of a robot by their number of windows, the robots equally.
 
     Raises:
         UserError: data, card, codec, preset and device do not fit together, or ``out`` cannot be
@@ -153,15 +180,18 @@ def train(
     settings = settings or TrainSettings()
     out, name = Path(out), preset or "tiny"
     sizes = preset_arguments(name)
-    check_arguments(data, out, preset, settings, card, init, resume)
+    check_arguments(data, out, preset, settings, card, init, resume, weights)
     _check_device(device)
+    processes = Processes(device, settings)
+    progress = progress and processes.main
     start = None if init is None else WorldActionModel.load(find(init))
     known = {} if start is None else {n: found for n, (found, _) in start.robots.items()}
     groups = group_by_card(data, card, known)
     _check_start(start, preset, sizes)
     make_folder(out)
-    cuts, robots = cut_windows(groups, settings, {} if start is None else start.robots)
-    video_codec = _codec(out, codec, start, cuts, codec_training, progress)
+    cuts, robots = cut_groups(groups, settings, {} if start is None else start.robots)
+    with processes.main_first():
+        video_codec = _codec(out, codec, start, cuts, codec_training, progress)
     first_card = next(iter(groups.values()))[0]
     arguments = sizes | _fit(first_card, video_codec, sizes)
     for robot_card, _ in groups.values():
@@ -188,8 +218,8 @@ def train(
         model = replace(start, codec=video_codec, robots=robots)
     conditioning.check(model)
     encoders = [video_codec, model.image_encoder]
-    feeds = []
-    with on_device(encoders, device):  # type: ignore[arg-type]
+    feeds, shares = [], []
+    with on_device(encoders, processes.device), processes.main_first():  # type: ignore[arg-type]
         for source, windows in cuts:
             encoded = encode_cached(
                 windows,
@@ -201,9 +231,26 @@ def train(
                 conditioning.reads_first_frame(transformer),
                 model.image_encoder if conditioning.reads_image(transformer) else None,
             )
-            feeds.append(Feed(source, encoded, validation=settings.validation))
+            own = _weights(data, weights, windows)
+            feeds.append(Feed(source, encoded, settings.validation, own))
+            shares.append(sum(own or (1.0,)))
+    mixture = Mixture(feeds, settings.seed, None if weights is None else shares)
     base = None if settings.trained == "all" or init is None else Base.open(find(init))
-    return Trainer(model, feeds, settings, out, device, base).run(resume, progress)
+    return Trainer(model, mixture, settings, out, processes, base).run(resume, progress)
+
+
+def _weights(
+    data: Sequence[Path | str], weights: Sequence[float] | None, windows: WindowDataset
+) -> list[float] | None:
+    """The weights of the recordings of some windows, in their order."""
+    if weights is None:
+        return None
+    left = [(Path(path).resolve(), weight) for path, weight in zip(data, weights, strict=True)]
+    found = []
+    for dataset in windows.datasets:
+        place = next(i for i, (path, _) in enumerate(left) if path == dataset.root.resolve())
+        found.append(left.pop(place)[1])
+    return found
 
 
 def _check_device(device: str) -> None:
@@ -275,9 +322,11 @@ def _codec(
     if not (out / "vae" / "config.json").exists():
         longest = max(source.blocks for source, _ in cuts)
         footage = [clips(w) for source, w in cuts if source.blocks == longest]
-        train_codec(
-            np.concatenate(footage), training or CodecTraining(), out / "vae", progress=progress
-        )
+        usual = CodecTraining()
+        pixels = footage[0].shape[2] * footage[0].shape[3]
+        fewer = max(1, min(usual.batch, round(usual.batch * USUAL_PX / pixels)))
+        training = training or replace(usual, batch=fewer)
+        train_codec(np.concatenate(footage), training, out / "vae", progress=progress)
     return codecs.load(out / "vae")
 
 

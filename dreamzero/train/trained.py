@@ -68,7 +68,7 @@ def widen(module: nn.Module, frozen: bool) -> None:
     part in products may stay as they are stored (on GPUs; CPUs multiply float32 sooner).
     """
     for parameter in module.parameters():
-        if parameter.requires_grad or frozen:
+        if (parameter.requires_grad or frozen) and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
 
 

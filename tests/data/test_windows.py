@@ -233,3 +233,27 @@ def test_misfits_are_named(
 ) -> None:
     with pytest.raises(UserError, match=says):
         WindowDataset(dataset, CARD.with_(**changes), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_bad_sample_is_named(tmp_path: Path) -> None:
+    """Training ends in one line that says which episode to mend: its numbers, its video."""
+    values = ramp(65, 2, 15)
+    spoiled = values.copy()
+    spoiled[35, 1] = np.nan
+    write_v2(tmp_path / "d", [65, 65], vectors={"action": spoiled, "observation.state": values})
+    windows = WindowDataset(Dataset.open(tmp_path / "d"), CARD, wide(), blocks=1)
+    assert np.isfinite(windows[0].action).all()
+    with pytest.raises(
+        UserError, match=r"d, episode 0, window from frame 32: action is not finite"
+    ):
+        windows[2]
+    with pytest.raises(UserError, match="mend or leave out the episode"):
+        windows.vectors(2)
+
+    def broken(*_: object) -> np.ndarray:
+        raise ValueError("moov atom not found\nand more")
+
+    windows.datasets[0].frames = broken  # type: ignore[method-assign,assignment]
+    line = rf"d, episode 1, {VIEW}, frames 16 to 32: cannot be read \(moov atom not found\); mend"
+    with pytest.raises(UserError, match=line):
+        windows[5]

@@ -11,6 +11,7 @@ from torch import Tensor
 from dreamzero.errors import UserError
 from dreamzero.flow import (
     CoupledNoise,
+    FlashNoise,
     SamplerConfig,
     add_noise,
     flow_loss,
@@ -19,6 +20,7 @@ from dreamzero.flow import (
     train_sigmas,
     train_weights,
     velocity_target,
+    weight_at,
 )
 
 
@@ -57,6 +59,30 @@ def test_a_share_of_blocks_is_drawn_at_pure_noise() -> None:
     assert nearly(0.0) == pytest.approx(0.01, abs=0.005)
     assert nearly(0.5) == pytest.approx(0.505, abs=0.02)
     assert nearly(1.0) == 1.0
+
+
+def test_flash_noise_is_the_published_distribution() -> None:
+    """Clean share 1 - Beta(7, 1): mean 1/8; actions uniform, and nothing to do with the video."""
+    noise = FlashNoise().sample(20_000, 2, 2, 3, torch.Generator().manual_seed(0))
+    clean = 1 - noise.video[:, 1::2]
+    # The mean of n draws of Beta(7, 1) has the standard deviation sqrt(7 / 576 / n).
+    assert clean.mean().item() == pytest.approx(0.125, abs=5 * (7 / 576 / clean.numel()) ** 0.5)
+    for share in (0.02, 0.1, 0.3):  # P(clean < x) = 1 - (1 - x) ** 7
+        assert (clean < share).float().mean().item() == pytest.approx(
+            1 - (1 - share) ** 7, abs=0.02
+        )
+    level = noise.action[:, ::3]
+    assert torch.histc(level, 10, 0, 1).div(level.numel()).sub(0.1).abs().max() < 0.01
+    both = torch.stack([level.flatten(), clean.flatten()])
+    assert torch.corrcoef(both)[0, 1].abs() < 0.02
+    assert torch.equal(noise.video[:, 1::2], noise.video[:, 2::2])
+    assert torch.equal(noise.action[:, ::3], noise.action[:, 2::3])
+    assert not torch.equal(noise.action[:, 0], noise.action[:, 3])
+
+
+def test_weight_at_a_training_sigma_is_the_table() -> None:
+    torch.testing.assert_close(weight_at(train_sigmas()), train_weights())
+    assert (weight_at(torch.linspace(0, 1, 50)) >= 0).all()
 
 
 def test_weights_have_mean_one_and_vanish_at_pure_noise() -> None:

@@ -27,7 +27,7 @@ from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.train.cache import CachedWindows, FeatureCache
 from dreamzero.train.config import TrainSettings
 from dreamzero.train.features import FeatureEncoder
-from dreamzero.train.objective import training_loss
+from dreamzero.train.objective import draw, generators, training_loss
 from dreamzero.train.prompts import PromptTable
 
 VIEW = "observation.images.front"
@@ -89,12 +89,12 @@ def steps(loader: Loader, features: FeatureEncoder, count: int) -> tuple[list[fl
     text = WordEncoder.fit(["lift it", "push it"], dim=8)
     settings = TrainSettings(bf16=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(0)
     losses = []
-    for _ in range(count):
+    for step in range(count):
         _, batch = next(loader)
         batch = features(batch) if isinstance(batch, WindowBatch) else batch
-        loss = training_loss(model, text, batch, settings, generator).total
+        noise = draw(batch, settings, 2, generators(0, step, range(len(batch.prompt))))
+        loss = training_loss(model, text, batch, noise, settings).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -33,9 +33,11 @@ from dreamzero.model.presets import preset
 from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import LatentWindows, encode_cached, encode_windows
-from dreamzero.train.loop import Feed, Trainer
-from dreamzero.train.objective import first_frame_of, training_loss
+from dreamzero.train.loop import Trainer
+from dreamzero.train.mixture import Feed
+from dreamzero.train.objective import draw, first_frame_of, generators, training_loss
 from dreamzero.train.prompts import PromptTable
+from dreamzero.train.resume import store
 from dreamzero.train.run import train
 from dreamzero.train.trained import networks, parameters, widen
 
@@ -52,6 +54,8 @@ QUICK = TrainSettings(
     log_every=1,
     evaluate_every=4,
     save_every=2,
+    chunks=0,
+    tensorboard=False,
 )
 LORA = replace(QUICK, trained="lora")
 
@@ -225,8 +229,8 @@ def test_gradients_reach_what_is_trained(
     assert list(found) == ["transformer"]  # UMT5 stays as it is
     widen(model.transformer, frozen=False)
     table = PromptTable(model.text_encoder, batch.prompt, "cpu")
-    generator = torch.Generator().manual_seed(0)
-    training_loss(model.transformer, table, batch, settings, generator).total.backward()  # type: ignore[no-untyped-call]
+    noise = draw(batch, settings, 2, generators(0, 0, [0, 1]))
+    training_loss(model.transformer, table, batch, noise, settings).total.backward()  # type: ignore[no-untyped-call]
     own = parameters(found)
     assert {p.dtype for p in own.values()} == {torch.float32}
     for name, parameter in own.items():
@@ -259,7 +263,7 @@ def test_lora_trains_what_the_release_trains() -> None:
 def test_the_whole_model_is_a_policy_again(
     tune: Callable[..., Path], imported: Path, tmp_path: Path
 ) -> None:
-    out = tune(QUICK)
+    out = tune(replace(QUICK, chunks=4, dreams=1))
     policy = load_policy(out)
     assert policy.card.canvas_px == CANVAS
     before, after = weights(imported / "transformer"), weights(out / "transformer")
@@ -274,7 +278,8 @@ def test_the_whole_model_is_a_policy_again(
             == (theirs["model_type"])
         )
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["held_out_action"] > 0
+    assert log[-1]["held_out_action"] > 0 and log[-1]["open_loop"] > 0
+    assert log[-1]["dream_psnr"] > 0 and (out / "dreams" / "step-00000004.png").is_file()
     back = export_checkpoint(out, tmp_path / "back", like=imported)
     assert back.same_shards
     again = import_checkpoint(back.path, tmp_path / "again")
@@ -391,10 +396,9 @@ def test_resume_continues_bit_for_bit(
     trainer(tmp_path / "whole").run(progress=False)
     half = trainer(tmp_path / "parts")
     for _ in range(2):  # as if killed after the checkpoint at step 2
-        half._one_step()
+        half.one_step(half.prepare(half.step))
         half.step += 1
-    half.out.mkdir()
-    half._save_state()
+    store(half)
     trainer(tmp_path / "parts").run(resume=True, progress=False)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")[2:]
     result = {"lora": "adapter_model.safetensors"}.get(

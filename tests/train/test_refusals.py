@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from dreamzero.errors import UserError, make_folder
 from dreamzero.flow import SamplerConfig
 from dreamzero.shipped import FOLDER, NAME
+from dreamzero.train.config import TrainSettings
 from dreamzero.train.run import _check_start, preset_arguments, train
+
+FLASH = TrainSettings(stage="flash")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,9 @@ from dreamzero.train.run import _check_start, preset_arguments, train
         ({"data": "nowhere"}, "nowhere is no folder"),
         ({"preset": "huge"}, "unknown preset 'huge'"),
         ({"device": "tpu"}, "must be cpu or cuda"),
-        ({"resume": True}, "holds no state.pt"),
+        ({"resume": True}, "holds no checkpoint"),
+        ({"weights": [1.0, 2.0]}, "--weights 1 2: give one above 0 for each of the 1 folders"),
+        ({"settings": FLASH}, "train.stage=flash is a last stage: name the trained model"),
         ({"init": "nowhere"}, "nowhere: no such model folder"),
         ({"card": "mine.toml"}, "card mine.toml: there is no such file"),
     ],
@@ -78,3 +84,15 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 def test_no_steps_are_refused() -> None:
     with pytest.raises(UserError, match="at least 1 step"):
         SamplerConfig(steps=0)
+
+
+def test_an_unfinished_run_is_not_begun_anew(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Hours of work are not thrown away because a flag was forgotten."""
+    kept = tmp_path / "out" / "checkpoints" / "latest"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("step-00000500")
+    status, _, error = cli("train", "--data", tmp_path, "--out", tmp_path / "out")
+    assert status == 2 and "holds a run that was not finished: go on with --resume" in error
+    assert kept.read_text() == "step-00000500"
