@@ -25,7 +25,7 @@ from dreamzero.data.encode import Encoder
 from dreamzero.data.reader import Dataset
 from dreamzero.data.video import Clip
 
-from .recordings import real_data
+from .recordings import cut_off, real_data
 
 CARD = embodiments.get("tabletop_so101")
 FRONT, SIDE = "observation.images.front", "observation.images.side"
@@ -161,6 +161,17 @@ def test_a_video_that_is_cut_off(tabletop_v2: Path, copied: Copy) -> None:
     rewrite(video_of(root, FRONT, 6), lambda frames: frames[:40])
     found = errors(root)
     assert [(f.name, f.episode, f.row) for f in found] == [("video-short", 6, 41)]
+
+
+def test_a_file_that_was_not_copied_to_its_end(tabletop_v2: Path, copied: Copy) -> None:
+    root = copied(tabletop_v2)
+    cut_off(video_of(root, SIDE, 1), 0.8)
+    found = errors(root)
+    assert {(f.name, f.episode, f.view) for f in found} == {
+        ("video-truncated", 1, SIDE),
+        ("video-short", 1, SIDE),
+    }
+    assert all(f.row is not None and 30 < f.row < 64 for f in found)
 
 
 def test_damage_inside_a_video(tabletop_v2: Path, copied: Copy) -> None:
@@ -336,6 +347,12 @@ def test_missing_files_are_listed(tabletop_v2: Path, copied: Copy) -> None:
 
 
 # --- how findings are told ---
+
+
+def test_every_finding_has_its_meaning(root: Path) -> None:
+    code = [p for p in (root / "dreamzero/data/check").glob("*.py") if p.name != "findings.py"]
+    text = "".join(path.read_text() for path in code)
+    assert [name for name in NAMES if f'"{name}"' not in text] == []
 
 
 def test_findings_of_one_kind_are_told_in_one_line() -> None:
