@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +47,23 @@ def read_numbers(frames: np.ndarray) -> np.ndarray:
 def ramp(length: int, width: int, fps: float) -> np.ndarray:
     """float32 ``[t, width]`` that is linear in time, so that a value tells its instant."""
     return (np.arange(length)[:, None] / fps * (1 + np.arange(width))).astype(np.float32)
+
+
+def cut_off(path: Path, share: float) -> None:
+    """Keep the first part of a video whose header comes first, as it does in files for streaming."""
+    whole = path.with_suffix(".whole.mp4")
+    path.rename(whole)
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    whole.unlink()
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
 def write_v3(

@@ -95,6 +95,16 @@ def damage_gap(root: Path) -> None:
     pq.write_table(table.set_column(column, "timestamp", [stamps]), path)
 
 
+def damage_jitter(root: Path) -> None:
+    record(root, *swing())
+    path = next(root.rglob("*.parquet"))
+    table = pq.read_table(path)
+    stamps = table["timestamp"].to_numpy().copy()
+    stamps[50] += 0.03
+    column = table.schema.get_field_index("timestamp")
+    pq.write_table(table.set_column(column, "timestamp", [stamps]), path)
+
+
 def damage_backwards(root: Path) -> None:
     record(root, *swing())
     path = next(root.rglob("*.parquet"))
@@ -132,6 +142,7 @@ def damage_rate(root: Path) -> None:
         (damage_short_video, "error", "video-short"),
         (damage_gap, "warning", "time-gap"),
         (damage_gap, "warning", "video-clock"),
+        (damage_jitter, "warning", "time-jitter"),
         (damage_backwards, "error", "time-backwards"),
         (damage_other_video, "error", "video-short"),
         (damage_statistics, "warning", "stats-foreign"),
