@@ -1,10 +1,11 @@
-"""The checkpoint that comes with the package, and the command that made it.
+"""The checkpoints that come with the package, and the commands that make them.
 
-    python -m dreamzero.shipped --out DIR          hours on two cores; --quick for minutes
+    python -m dreamzero.shipped --out DIR                       hours on two cores; --quick for minutes
+    python -m dreamzero.shipped --model tiny_ur5e --out DIR     half an hour
 
-records the tabletop from committed seeds, trains the codec and, stage by stage, the world action model
-on it, rolls the result out on scenes it never saw, and writes the folder that
-``load_policy("tiny_so101")`` finds.
+The first records the tabletop from committed seeds, trains the codec and, stage by stage, the world
+action model on it, rolls the result out on scenes it never saw, and writes the folder that
+``load_policy("tiny_so101")`` finds. The second goes on from there with an arm of other joints.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "shipped_models"
 NAME = "tiny_so101"
+SECOND = "tiny_ur5e"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ STAGES = (
     # Named three times they are drawn three times as often.
     Stage("corrected", 1500, ("midway", "starts", *3 * (CORRECTIONS,)), 0.4, 0.5, 0.6),
 )
+# Of the second model: one recording, one training from the first.
+UR5E = Recording("labels", 31, 0.4, 1200)
+UR5E_STAGE = Stage("transfer", 1000, (UR5E.name,), 0.6, 0.6)
 SUITES = ("seen", "unseen-combination", "unseen-look")
 
 
@@ -177,8 +182,49 @@ def make(
     print(f"model: {out / NAME}")
 
 
-def finish(out: Path, folders: Sequence[Path], codec: Path, run: RunRecord) -> None:
-    """Write the model of the last stage with its final decoder, and one log of all stages."""
+def make_second(
+    out: Path, quick: bool = False, threads: int = 1, resume: bool = False, episodes: int = 100
+) -> None:
+    """Carry the first model to a UR5e and write the model folder to ``out / SECOND``; see ``make``."""
+    import torch
+
+    from .report.record import RunRecord
+    from .sim import record, split
+    from .train.checkpoint import latest
+    from .train.config import Source, TrainSettings
+    from .train.run import train
+
+    torch.set_num_threads(threads)
+    run = RunRecord("shipped", parameters={"quick": quick, "name": SECOND}, seed=0, device="cpu")
+    recording, folder = out / UR5E.name, out / UR5E_STAGE.name
+    if not (resume and recording.exists()):
+        count = 16 if quick else UR5E.episodes
+        options = {"noise": 0.5, "midway": UR5E.midway, "tasks": list(split("seen"))}
+        record(recording, "ur5e", count, UR5E.seed, workers=threads, **options)  # type: ignore[arg-type]
+    if not (resume and (folder / "metrics.json").exists()):
+        settings = TrainSettings(
+            steps=30 if quick else UR5E_STAGE.steps,
+            full=Source(stride=16, batch=12, begin=UR5E_STAGE.full_begin),
+            first=Source(blocks=1, batch=48, idle=0.02, begin=UR5E_STAGE.first_begin),
+            action_scale=4.0,
+            matrix_lr=0.012,
+            lr=1e-3,
+            compile=not quick,
+            save_every=200,
+        )
+        again = resume and latest(folder) is not None
+        train([recording], folder, settings=settings, init=NAME, resume=again)
+    finish(out / SECOND, [folder], None, run)
+    measure(out / SECOND, run, 8 if quick else episodes, threads, "ur5e", ("seen",))
+    run.save(out / SECOND)
+    print(f"model: {out / SECOND}")
+
+
+def finish(out: Path, folders: Sequence[Path], codec: Path | None, run: RunRecord) -> None:
+    """Write the model of the last stage with its final decoder, and one log of all stages.
+
+    Only the robots of that stage's recordings stay: of others it may have forgotten much.
+    """
     import torch
 
     from .embodiments import get
@@ -187,12 +233,16 @@ def finish(out: Path, folders: Sequence[Path], codec: Path, run: RunRecord) -> N
     from .report.record import load
 
     model = WorldActionModel.load(folders[-1])
-    model.codec = load_codec(codec)
-    model.robots = {name: (get(name), found) for name, (_, found) in model.robots.items()}
+    if codec is not None:
+        model.codec = load_codec(codec)
+    last = list(model.robots)[-1]
+    model.robots = {last: (get(last), model.robots[last][1])}
     model.save(out, dtype=torch.float16)
     step, seconds, rows = 0, 0.0, []
     for folder in folders:
-        for name, metric in load(folder).metrics.items():
+        kept = load(folder)
+        run.notes[f"{folder.name}/git"] = kept.git
+        for name, metric in kept.metrics.items():
             run.metrics[f"{folder.name}/{name}"] = metric
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         rows += [r | {"step": r["step"] + step, "seconds": r["seconds"] + seconds} for r in log]
@@ -200,16 +250,25 @@ def finish(out: Path, folders: Sequence[Path], codec: Path, run: RunRecord) -> N
     (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def measure(model: Path, run: RunRecord, episodes: int = 400, workers: int = 2) -> None:
+def measure(
+    model: Path,
+    run: RunRecord,
+    episodes: int = 400,
+    workers: int = 2,
+    robot: str = "so101",
+    suites: Sequence[str] = SUITES,
+) -> None:
     """Closed-loop success of a model folder on every suite, by verb, into a run record."""
     from .evaluate import evaluate
 
-    for suite in SUITES:
-        result = evaluate(model, suite, episodes, workers=workers)
+    for suite in suites:
+        result = evaluate(model, suite, episodes, robot=robot, workers=workers)
         found = {"success": result.success, "progress": result.progress}
         found |= {f"success_{verb}": rate for verb, rate in result.by_verb().items()}
         for name, rate in found.items():
             run.add(f"{suite}/{name}", rate.value, n=rate.n, low=rate.low, high=rate.high)
+    if model.name != NAME:
+        return
     # What memory of its own past does to it, and what acting as the release does: there the state's
     # token sees everything, though in training it saw itself alone.
     rates = {"with_memory": evaluate(model, "seen", episodes, workers=workers, memory_blocks=3)}
@@ -225,13 +284,15 @@ def measure(model: Path, run: RunRecord, episodes: int = 400, workers: int = 2) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dreamzero.shipped", description=__doc__)
+    parser.add_argument("--model", choices=(NAME, SECOND), default=NAME)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="the same in minutes, for a test")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=400, help="scenes a suite (default 400)")
     parser.add_argument("--resume", action="store_true", help="keep what is in --out already")
     args = parser.parse_args()
-    make(args.out, args.quick, args.threads, args.resume, args.episodes)
+    make_it = make if args.model == NAME else make_second
+    make_it(args.out, args.quick, args.threads, args.resume, args.episodes)
 
 
 if __name__ == "__main__":
