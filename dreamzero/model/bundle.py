@@ -97,6 +97,11 @@ class WorldActionModel:
             )
             stored.save_pretrained(path / name)
         self.codec.save_pretrained(path / "vae")
+        for config in path.glob("*/config.json"):
+            # Where a part was read from says nothing, and may be nobody's business.
+            kept = json.loads(config.read_text())
+            kept.pop("_name_or_path", None)
+            config.write_text(json.dumps(kept, indent=2) + "\n")
         robots = {
             name: {"card": card.to_json(), "statistics": statistics.to_json()}
             for name, (card, statistics) in self.robots.items()
