@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,13 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from ..robots import RunLog
 
+RECORDINGS = Path("runs/recordings")
 _ABOUT = """\
 The arm is streamed to from a process of its own, at absolute deadlines, while the policy thinks in this
 one. Every command goes through the limits of the embodiment card (--speed, --max-step and --workspace
 narrow them); a command that is not finite is refused. An arm that nobody commands any more holds, then
 does what --end says. A real arm moves only with --move; without, everything is computed and nothing sent.
+Every run is recorded as a LeRobot dataset, with its timing.
 
 Ctrl-C ends a run and keeps its log; 'dreamzero robot stop', from any shell, makes every arm of this
 machine hold at once and refuse to move until 'dreamzero robot stop --clear'."""
@@ -148,9 +152,15 @@ def _add_safety(group: Any) -> None:
 
 
 def _add_results(group: Any) -> None:
-    group.add_argument(
-        "--record", type=Path, metavar="DIR", help="add the run to this LeRobot v3.0 dataset"
+    kept = group.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="add the run to this LeRobot v3.0 dataset (default: one of its own under "
+        f"{RECORDINGS})",
     )
+    kept.add_argument("--no-record", action="store_true", help="keep no pictures of the run")
     group.add_argument("--out", type=Path, help="write the run's log there (JSON)")
     group.add_argument("--json", action="store_true", help="the figures as JSON")
 
@@ -162,6 +172,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     card = embodiments.get(args.embodiment)
+    if args.record is None and not args.no_record:
+        args.record = RECORDINGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{card.name}-{os.getpid()}"
     where = robots.parse(args.robot)
     robot = robots.open(
         args.robot,
@@ -238,7 +250,8 @@ def _tell(log: RunLog, args: argparse.Namespace) -> None:
     if args.json:
         head = {"ended": log.ended, "fault": log.fault, "score": log.score}
         events = {"fault_events": [vars(fault) for fault in log.faults]}
-        record = {"record": str(args.record)} if args.record else {}
+        kept = args.record is not None and args.record.exists()
+        record = {"record": str(args.record)} if kept else {}
         print(json.dumps(head | summary | events | record))
         return
     print(f"ended: {log.ended}" + (f": {log.fault}" if log.fault else ""))
@@ -253,7 +266,7 @@ def _tell(log: RunLog, args: argparse.Namespace) -> None:
         print(f"  {name:24s} {value:10.3f}".rstrip("0").rstrip("."))
     if log.score is not None:
         print("  " + ", ".join(f"{key}: {value}" for key, value in log.score.items()))
-    if args.record:
+    if args.record is not None and args.record.exists():
         print(f"recorded into {args.record}; look at it with: dreamzero data inspect {args.record}")
 
 

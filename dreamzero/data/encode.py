@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -22,6 +22,22 @@ def as_fraction(fps: float) -> Fraction:
     """Frame rate as a fraction a container can hold (29.97 becomes 30000/1001)."""
     near = Fraction(fps).limit_denominator(1001)
     return near if near > 0 else Fraction(fps)
+
+
+class Frames(Protocol):
+    """uint8 ``[t, h, w, 3]``: an array, or what reads a frame when it is asked for."""
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Encoder:
@@ -67,11 +83,11 @@ class Encoder:
         """How long what was written so far lasts."""
         return self.frames / self.fps
 
-    def accepts(self, frames: np.ndarray) -> bool:
+    def accepts(self, frames: Frames) -> bool:
         """Whether frames can go into this file; see ``Copier.accepts``."""
         return frames.shape[1:3] == self.size_px
 
-    def write(self, frames: np.ndarray, keyframe: bool = True) -> None:
+    def write(self, frames: Frames, keyframe: bool = True) -> None:
         """Append uint8 ``[t, h, w, 3]`` RGB; the first frame is a keyframe where ``keyframe``."""
         if frames.dtype != np.uint8 or frames.shape[1:] != (*self.size_px, 3):
             raise UserError(

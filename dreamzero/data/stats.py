@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import columns
+from .encode import Frames
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 Numbers = dict[str, list[Any]]
@@ -30,10 +31,13 @@ def describe(values: np.ndarray) -> Numbers:
     return {name: row.tolist() for name, row in rows.items()} | {"count": [len(x)]}
 
 
-def describe_frames(frames: np.ndarray) -> Numbers:
+def describe_frames(frames: Frames) -> Numbers:
     """The same of uint8 ``[t, h, w, 3]``, per channel in [0, 1], as ``[3, 1, 1]``; some 4096 pixels."""
-    pixels = frames.reshape(-1, 3)
-    pixels = pixels[:: max(len(pixels) // 4096, 1)].astype(np.float64) / 255.0
+    size = frames.shape[1] * frames.shape[2]
+    chosen = np.arange(0, len(frames) * size, max(len(frames) * size // 4096, 1))
+    rows = chosen // size
+    picked = [frames[int(i)].reshape(-1, 3)[chosen[rows == i] % size] for i in np.unique(rows)]
+    pixels = np.concatenate(picked).astype(np.float64) / 255.0
     found = {
         name: [[[v]] for v in row] for name, row in describe(pixels).items() if name != "count"
     }

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ..errors import UserError
 from . import columns, layouts, lerobot
-from .encode import Encoder
+from .encode import Encoder, Frames
 from .existing import INFO_PATH, Existing
 from .lerobot import ACTION, STATE
 from .stats import describe_frames
@@ -88,7 +88,7 @@ class Writer:
 
     def add_episode(
         self,
-        frames: Mapping[str, np.ndarray],
+        frames: Mapping[str, Frames],
         state: np.ndarray | None,
         action: np.ndarray | None,
         task: str,
@@ -162,7 +162,7 @@ class Writer:
             self.discard()
 
     def _validate(
-        self, frames: Mapping[str, np.ndarray], vectors: Mapping[str, np.ndarray | None]
+        self, frames: Mapping[str, Frames], vectors: Mapping[str, np.ndarray | None]
     ) -> int:
         if self._closed:
             raise UserError(f"{self.root} is closed; open a new Writer to record more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .loop import drive
 from .options import Options
 from .recorder import Recorder
 from .runlog import RunLog
+from .spool import Spool
 from .streaming import Streaming
 from .thinker import InlineThinker, PolicyMind, ThreadThinker
 
@@ -62,16 +63,16 @@ def run_episode(
     """
     settings = Options(**options)
     settings.cadence(robot.card)
+    if robot.estop is not None and (why := robot.estop.pressed()):
+        raise Stopped(f"{robot} was stopped {why}; 'dreamzero robot stop --clear' frees it")
+    writer = None if record is None else recording.begin(Path(record), robot)
     recorder = Recorder(
         robot.card,
         settings.rate_hz(robot.card),
         tuple(robot.features.views),
         keep_frames,
-        keep_pictures=record is not None,
+        pictures=None if record is None else Spool(Path(record).absolute().parent),
     )
-    if robot.estop is not None and (why := robot.estop.pressed()):
-        raise Stopped(f"{robot} was stopped {why}; 'dreamzero robot stop --clear' frees it")
-    writer = None if record is None else recording.begin(Path(record), robot)
     ended, fault, score = "error", "", None
     try:
         if robot.clock.simulated or robot.recipe is None:
@@ -81,8 +82,9 @@ def run_episode(
             ended, fault = stream.run(policy, instruction, recorder, until, progress)
     finally:
         log = recorder.log(instruction, settings.mode, ended, fault, score)
-        if writer is not None:
-            recording.add(writer, robot, log, recorder.pictures)
+        if writer is not None and recorder.pictures is not None:
+            with closing(recorder.pictures) as pictures:
+                recording.add(writer, robot, log, pictures)
     return log
 
 
@@ -103,7 +105,7 @@ def _here(
         thinker = InlineThinker(clock, options.latency_s) if simulated else ThreadThinker()
         policy.reset(instruction)
         mind = PolicyMind(policy, recorder, thinker, until)
-        ended, fault = drive(robot, mind, recorder, options, recorder.keep_pictures)
+        ended, fault = drive(robot, mind, recorder, options, recorder.pictures is not None)
         score = None
         with suppress(RobotFault):
             score = robot.score()

@@ -11,6 +11,7 @@ from ..embodiments import Embodiment
 from ..types import ActionChunk, Observation
 from .runlog import ChunkRecord, Fault, RunLog
 from .safety import RULES
+from .spool import Spool
 
 
 class Journal(Protocol):
@@ -59,10 +60,7 @@ class Recorder:
         stream_hz: commands a second.
         views: the arm's.
         keep_frames: keep what the policy was shown, for the log.
-        keep_pictures: keep every picture, for a dataset.
-
-    Attributes:
-        pictures: (due_s since the first tick, view -> uint8 ``[h, w, 3]``) of every picture kept.
+        pictures: where every picture goes, for a dataset; None keeps none.
     """
 
     def __init__(
@@ -71,19 +69,18 @@ class Recorder:
         stream_hz: float,
         views: tuple[str, ...],
         keep_frames: bool = True,
-        keep_pictures: bool = False,
+        pictures: Spool | None = None,
     ) -> None:
         self._card = card
         self._stream_hz = stream_hz
         self._views = views
-        self._keep_frames, self.keep_pictures = keep_frames, keep_pictures
+        self._keep_frames, self.pictures = keep_frames, pictures
         self._zero_s = 0.0
         self._real_time = False
         self._commands: list[tuple[float, float, np.ndarray, np.ndarray, bool, bool]] = []
         self._states: list[tuple[float, np.ndarray]] = []
         self._fresh: list[Observation] = []
         self._frames: list[tuple[float, dict[str, np.ndarray]]] = []
-        self.pictures: list[tuple[float, dict[str, np.ndarray]]] = []
         self._thoughts: dict[int, tuple[ActionChunk, float, int]] = {}
         self._chunks: list[ChunkRecord] = []
         self._faults: list[Fault] = []
@@ -112,8 +109,8 @@ class Recorder:
 
     def frame(self, due_s: float, observation: Observation, count: int, shown: bool) -> None:
         frames = dict(observation.frames)
-        if self.keep_pictures:
-            self.pictures.append((due_s - self._zero_s, frames))
+        if self.pictures is not None:
+            self.pictures.add(due_s - self._zero_s, frames)
         if not shown:
             return
         self._fresh += [observation] * count

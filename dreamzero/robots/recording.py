@@ -12,7 +12,6 @@ was due, when it went out, what was wanted, which limits changed it, every chunk
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +21,10 @@ from ..data.resample import nearest
 from .base import Robot
 from .plan import EPS_S
 from .runlog import RunLog
+from .spool import Shown, Spool
 
 if TYPE_CHECKING:
     from ..data.writer import Writer
-
-Pictures = Sequence[tuple[float, Mapping[str, np.ndarray]]]
 
 
 def rate_hz(robot: Robot) -> float:
@@ -59,12 +57,12 @@ def begin(root: Path, robot: Robot) -> Writer:
 
 
 def rows(
-    log: RunLog, pictures: Pictures, hz: float
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    log: RunLog, pictures: Spool, hz: float
+) -> tuple[dict[str, Shown], np.ndarray, np.ndarray]:
     """A run on a regular grid.
 
     Args:
-        pictures: (due_s, view -> uint8 ``[h, w, 3]``), in order of time.
+        pictures: of the run, in order of time.
         hz: rows a second.
 
     Returns:
@@ -73,14 +71,11 @@ def rows(
     count = int((log.due_s[-1] - log.due_s[0]) * hz + EPS_S) + 1
     begin_s = log.due_s[0] + np.arange(count) / hz
     action = np.searchsorted(log.due_s, begin_s + 1 / hz - EPS_S) - 1
-    due_s = np.array([time_s for time_s, _ in pictures])
-    shown = np.clip(np.searchsorted(due_s, begin_s + EPS_S) - 1, 0, None)
-    views = pictures[0][1] if pictures else {}
-    frames = {view: np.stack([pictures[i][1][view] for i in shown]) for view in views}
-    return frames, log.state[nearest(log.state_s, begin_s)], log.sent[action]
+    shown = np.clip(np.searchsorted(pictures.due_s, begin_s + EPS_S) - 1, 0, None)
+    return pictures.clips(shown), log.state[nearest(log.state_s, begin_s)], log.sent[action]
 
 
-def add(writer: Writer, robot: Robot, log: RunLog, pictures: Pictures) -> None:
+def add(writer: Writer, robot: Robot, log: RunLog, pictures: Spool) -> None:
     """Add a run to a dataset and close it; a run without a command leaves it as it was."""
     if not len(log.sent_s):
         writer.discard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +126,9 @@ def viper() -> Iterator[PtyArm]:
     arm = PtyArm("vx300s")
     yield arm
     arm.wire.close()
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are recorded under the working folder."""
+    monkeypatch.chdir(tmp_path)

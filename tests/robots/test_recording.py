@@ -14,6 +14,7 @@ from dreamzero.data.reader import Dataset
 from dreamzero.errors import UserError
 from dreamzero.robots import HoldPolicy, ReplayPolicy, run_episode
 from dreamzero.robots.recording import rows
+from dreamzero.robots.spool import Spool
 
 from .conftest import CARD, VIEW, ClockworkArm, PtyArm
 from .test_loop import STEP_S, Counting
@@ -77,13 +78,16 @@ def test_many_commands_a_row_and_deadlines_lost(arm: ClockworkArm, tmp_path: Pat
     np.testing.assert_allclose(action, actions, atol=1e-6)
 
 
-def test_the_grid_has_no_holes(arm: ClockworkArm) -> None:
+def test_the_grid_has_no_holes(arm: ClockworkArm, tmp_path: Path) -> None:
     arm.outage_s = (100 + 5.5 * STEP_S, 100 + 9.5 * STEP_S)
     log = run_episode(arm, Counting(), "x", max_chunks=1)
-    frames, state, action = rows(log, [(0.0, {VIEW: np.zeros((4, 4, 3), np.uint8)})], 15.0)
+    spool = Spool(tmp_path)
+    spool.add(0.0, {VIEW: np.zeros((4, 4, 3), np.uint8)})
+    frames, state, action = rows(log, spool, 15.0)
     count = round(log.due_s[-1] / STEP_S) + 1
     assert frames[VIEW].shape == (count, 4, 4, 3)
     assert len(state) == len(action) == count > len(log.sent_s)
+    spool.close()
 
 
 def test_the_next_run_is_the_next_episode(tmp_path: Path) -> None:

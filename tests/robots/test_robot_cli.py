@@ -74,6 +74,18 @@ def test_run_on_the_simulator_and_write_the_log(tmp_path: Path, capsys) -> None:
     assert json.loads(capsys.readouterr().out)["episodes"]
 
 
+def test_every_run_is_recorded(tmp_path: Path, capsys) -> None:
+    run = ["robot", "run", "--robot", "sim://so101?task=reach-red", "--policy", "hold"]
+    assert main([*run, "--chunks", "1", "--json", "--no-record"]) == 0
+    assert "record" not in json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "runs").exists()
+    assert main([*run, "--chunks", "1"]) == 0
+    assert "recorded into runs/recordings/" in capsys.readouterr().out
+    (folder,) = (tmp_path / "runs" / "recordings").iterdir()
+    assert main(["data", "inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"]
+
+
 def test_a_fault_is_status_one(pty_arm: PtyArm, capsys) -> None:
     uri = f"serial://{pty_arm.wire.port}"
     pty_arm.servo(3).error = 4

@@ -115,6 +115,7 @@ def test_a_robot_is_driven_over_the_wire(cli: Cli, start: Start, tmp_path: Path)
         status, out, err = cli(
             *("robot", "run", "--robot", "sim://so101?task=reach-red", "--chunks", 2, "--json"),
             *("--policy", policy, "--max-start", 9, "--out", tmp_path / "log.json"),
+            "--no-record",
         )
         assert (status, err) == (0, "") and json.loads(out)["chunks"] == 2
         logs.append(json.loads((tmp_path / "log.json").read_text())["sent"])
