@@ -239,9 +239,9 @@ class Trainer:
         for i, piece in enumerate(share.pieces):
             batch, noise = piece.batch.to(self.device), piece.drawn.to(self.device)
             with processes.hold(self.wrapped, last=i + 1 == len(share.pieces)):
-                loss = self.wrapped(batch, noise, share.with_action)
-                video = loss.video * (len(noise.dropped) / share.rows)
-                action = loss.action * (labels[i] / max(all_labels, 1))
+                video, action = self.wrapped(batch, noise, share.with_action)
+                video = video * (len(noise.dropped) / share.rows)
+                action = action * (labels[i] / max(all_labels, 1))
                 # DDP and FSDP average gradients over processes; this loss is to be summed.
                 ((video + settings.action_scale * action) * processes.count).backward()
             sums += torch.stack([video, action]).detach().double().cpu()
