@@ -72,6 +72,49 @@ def loss_curves(logs: Mapping[str, Rows]) -> Figure:
     return figure
 
 
+def early_signals(logs: Mapping[str, Rows], bar: float | None = None) -> Figure:
+    """What sampled actions and dreams of held-out episodes were worth, against core-minutes.
+
+    Args:
+        logs: label -> rows of ``log.jsonl``; those of evaluations hold ``open_loop``.
+        bar: an error that was asked for, as a share of holding still.
+    """
+    with style.context():
+        from matplotlib import pyplot
+
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(style.WIDTH_IN, 3.2))
+        for colour, (label, rows) in zip(style.PALETTE, logs.items(), strict=False):
+            found = [row for row in rows if "open_loop" in row]
+            minutes = [row.get("cpu_seconds", row["seconds"]) / 60 for row in found]
+            name = f"{label}: " if len(logs) > 1 else ""
+            for key, what, dash in (
+                ("open_loop", "over the horizon", "-o"),
+                ("open_loop_end", "at its end", ":"),
+            ):
+                values = [row[key] for row in found]
+                left.plot(minutes, values, dash, color=colour, markersize=3, label=name + what)
+            for key, what, dash in (
+                ("dream_psnr", "dream", "-o"),
+                ("still_psnr", "last frame repeated", "--"),
+            ):
+                shown = [(m, row[key]) for m, row in zip(minutes, found, strict=True) if key in row]
+                tint = colour if key == "dream_psnr" else style.GREY
+                right.plot(
+                    *zip(*shown, strict=True), dash, color=tint, markersize=3, label=name + what
+                )
+        left.axhline(1.0, color=style.GREY, linewidth=1, linestyle="--", label="holding still")
+        if bar is not None:
+            left.axhline(
+                bar, color=style.INK, linewidth=1, linestyle=":", label=f"{bar:g}, asked for"
+            )
+        left.set(xlabel="minutes of one core", title="Sampled actions", ylim=(0, None))
+        left.set_ylabel("error / that of holding still")
+        right.set(xlabel="minutes of one core", title="Dreams", ylabel="PSNR (dB)")
+        for axis in (left, right):
+            axis.legend(fontsize=8)
+    return figure
+
+
 def noise_schedule(shift: float, sampling: Mapping[str, np.ndarray]) -> Figure:
     """How the flow shift bends noise levels: the curve, the samplers' stops, what training draws.
 

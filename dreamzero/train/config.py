@@ -12,6 +12,19 @@ CHECKPOINTS = "checkpoints"
 LATEST = "latest"
 
 
+# Matrices that may get a pair of low rank, in the release's words -> our modules within a block.
+LORA_TARGETS = {
+    "q": r"attn[12]\.to_q",
+    "k": r"attn[12]\.to_k",
+    "v": r"attn[12]\.to_v",
+    "o": r"attn[12]\.to_out\.0",
+    "ffn.0": r"ffn\.net\.0\.proj",
+    "ffn.2": r"ffn\.net\.2",
+    "k_img": r"attn2\.add_k_proj",
+    "v_img": r"attn2\.add_v_proj",
+}
+
+
 @dataclass(frozen=True)
 class Source:
     """One kind of batch; the loop takes the kinds in turn.
@@ -47,6 +60,8 @@ class TrainSettings:
             `dreamzero checkpoint merge-lora` adds to its base.
         lora_rank, lora_alpha: of the pairs; their product counts alpha / rank. The release has 4
             and 4.
+        lora_targets: which matrices get one: q k v o (of both attentions), ffn.0 and ffn.2 as in the
+            release; k_img and v_img would be more.
         stage: "coupled" noise, shared by a block's video and actions; or "flash", which starts from
             a trained model and teaches it to act in one step of denoising (``FlashNoise``).
         full, first: the two kinds of batch, taken in turn; ``first.batch = 0`` leaves the second
@@ -85,6 +100,7 @@ class TrainSettings:
     trained: Literal["all", "coders", "lora"] = "all"
     lora_rank: int = 4
     lora_alpha: float = 4.0
+    lora_targets: tuple[str, ...] = ("q", "k", "v", "o", "ffn.0", "ffn.2")
     stage: Literal["coupled", "flash"] = "coupled"
     full: Source = field(default_factory=lambda: Source(stride=-1))
     first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=-1))
@@ -148,6 +164,12 @@ class TrainSettings:
             raise UserError(
                 f"train.lora_rank {self.lora_rank} and train.lora_alpha {self.lora_alpha:g} must "
                 "be positive; the release has 4 and 4"
+            )
+        unknown = [target for target in self.lora_targets if target not in LORA_TARGETS]
+        if unknown or not self.lora_targets:
+            raise UserError(
+                f"train.lora_targets={','.join(self.lora_targets)}: choose from "
+                f"{', '.join(LORA_TARGETS)}"
             )
         counts = "steps accumulate recompute_every evaluate_every log_every save_every keep"
         for name in (*counts.split(), "sampling_steps"):

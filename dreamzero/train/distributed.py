@@ -132,11 +132,12 @@ class Processes:
         return [piece.tolist() for piece in own]
 
     def hold(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Around all but the last piece: gradients are added up here before they travel."""
-        if self.sharded:
-            module.set_requires_gradient_sync(last)  # type: ignore[operator]
-            return nullcontext()
-        return nullcontext() if last or self.count == 1 else self.accelerator.no_sync(module)
+        """Around all but the last piece: gradients are added up here before they travel.
+
+        Sharded ones travel after each piece: kept whole they would be as large as the model.
+        """
+        alone = last or self.sharded or self.count == 1
+        return nullcontext() if alone else self.accelerator.no_sync(module)
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over all processes."""

@@ -124,8 +124,8 @@ class Early:
             sources = generators(0, 0, range(count, count + len(index)))
             noise = draw(batch, self.settings, per_block, sources).to(processes.device)
             with_action = bool(feed.windows.has_action[feed.held_out].any())
-            loss = objective(batch.to(processes.device), noise, with_action)
-            sums += len(index) * torch.stack([loss.video, loss.action]).float().cpu()
+            losses = objective(batch.to(processes.device), noise, with_action)
+            sums += len(index) * torch.stack(losses).float().cpu()
             count += len(index)
         video, action = (sums / count).tolist()
         return {"held_out_video": video, "held_out_action": action}

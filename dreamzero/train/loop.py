@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,49 +20,21 @@ from ..errors import UserError
 from ..model.bundle import WorldActionModel
 from ..model.checkpoints.adapters import Base
 from ..report.record import RunRecord
-from ..types import Batch
 from .checkpoint import forget, last_good, trouble
 from .config import TrainSettings
 from .distributed import Processes, gradient_norms, norm_of
 from .early import Early, save_strip
-from .flops import arithmetic, layout_of, peak_flops
+from .flops import peak_flops
 from .mixture import BatchSource, Feed, Mixture
 from .monitor import Divergence, Log, Meter, Stopped, diverged, mean_of, signals
-from .objective import Drawn, Objective, draw, generators
+from .objective import Objective
 from .optim import Average, optimizers, rate, set_rate
 from .prompts import Prompts, PromptTable
 from .recompute import set_recompute
-from .result import write_result
+from .result import write_record, write_result
 from .resume import restore, store
+from .shares import Share, share_of, work_of
 from .trained import networks, on_device, parameters, widen
-
-
-@dataclass
-class Piece:
-    """Some rows of a step's batch, and what chance decided about them; on the CPU."""
-
-    batch: Batch
-    drawn: Drawn
-
-    @property
-    def labels(self) -> int:
-        """Numbers in the action loss."""
-        return int((self.batch.action_mask & self.batch.has_action[:, None, None]).sum())
-
-
-@dataclass
-class Share:
-    """What one process has to do in one step.
-
-    Attributes:
-        pieces: one after the other; rows: samples in the whole batch, of all processes.
-        with_action: whether any sample of the whole batch has actions; problem: a bad sample.
-    """
-
-    pieces: list[Piece]
-    rows: int
-    with_action: bool
-    problem: UserError | None = None
 
 
 class Trainer:
@@ -156,7 +127,9 @@ class Trainer:
                     if self.step + 1 < settings.steps:
                         coming = pool.submit(self.prepare, self.step + 1)
                     values, stop = self.one_step(share, bool(heard))
-                    meter.work(*self._work(share))
+                    meter.work(
+                        *work_of(share, self.model.transformer.config, settings, self.text_tokens)
+                    )
                     self.recent.append(values)
                     self.step += 1
                     self.seconds = time.monotonic() - began
@@ -205,24 +178,10 @@ class Trainer:
 
     def prepare(self, step: int) -> Share:
         """This process's share of a step."""
-        drawn = self.source.draw(step)
-        windows, rows = drawn.windows, len(drawn.index)
         per_block = self.model.transformer.config.frames_per_block
-        share = Share([], rows, bool(windows.has_action[drawn.index].any()))
-        for places in self.processes.pieces(rows):
-            index = drawn.index[places]
-            batch = windows.batch(index)
-            for name in ("latents", "action", "state"):
-                broken = ~getattr(batch, name).isfinite().flatten(1).all(1)
-                if broken.any() and share.problem is None:
-                    where = windows.where(int(index[broken][0]))
-                    share.problem = UserError(
-                        f"a bad sample at step {step}: {name} of {where} is not finite; "
-                        f"{last_good(self.out)}: mend or leave out the episode"
-                    )
-            chance = generators(self.settings.seed, step, places)
-            share.pieces.append(Piece(batch, draw(batch, self.settings, per_block, chance)))
-        return share
+        return share_of(
+            step, self.source.draw(step), self.settings, self.processes, per_block, self.out
+        )
 
     def one_step(self, share: Share, stop: bool = False) -> tuple[dict[str, float], bool]:
         """One step of all processes: losses and gradient norm, and whether any was told to stop."""
@@ -239,9 +198,9 @@ class Trainer:
         for i, piece in enumerate(share.pieces):
             batch, noise = piece.batch.to(self.device), piece.drawn.to(self.device)
             with processes.hold(self.wrapped, last=i + 1 == len(share.pieces)):
-                loss = self.wrapped(batch, noise, share.with_action)
-                video = loss.video * (len(noise.dropped) / share.rows)
-                action = loss.action * (labels[i] / max(all_labels, 1))
+                video, action = self.wrapped(batch, noise, share.with_action)
+                video = video * (len(noise.dropped) / share.rows)
+                action = action * (labels[i] / max(all_labels, 1))
                 # DDP and FSDP average gradients over processes; this loss is to be summed.
                 ((video + settings.action_scale * action) * processes.count).backward()
             sums += torch.stack([video, action]).detach().double().cpu()
@@ -261,17 +220,6 @@ class Trainer:
             optimizer.step()
         self.average.update(self.step)
         return {"lr": factor, **values}, stops > 0
-
-    def _work(self, share: Share) -> tuple[float, float]:
-        """Tokens and FLOPs of a step, of all processes."""
-        batch, config = share.pieces[0].batch, self.model.transformer.config
-        size = (batch.latents.shape[3], batch.latents.shape[4])
-        layout = layout_of(
-            config, size, batch.state.shape[1], share.with_action, self.settings.first_frame
-        )
-        image = 0 if batch.image_features is None else batch.image_features.shape[1]
-        one = arithmetic(config, layout, self.text_tokens, image)
-        return share.rows * one.tokens, share.rows * one.step
 
     def _say(self, log: Log, meter: Meter) -> None:
         """A log row; at an evaluation with its signals."""
@@ -299,32 +247,8 @@ class Trainer:
     def _finish(self, meter: Meter) -> RunRecord:
         store(self)
         evaluation = self.evaluation or self.evaluate()
-        counts = [
-            sum(p.numel() for p in group)
-            for group in (
-                (p for m in self.modules.values() for p in m.parameters()),
-                self.parameters.values(),
-            )
-        ]
         self.average.exchange()
         write_result(self)
-        if not self.processes.main:
-            return self.record
-        self.record.add("parameters", counts[0])
-        if counts[1] != counts[0]:
-            self.record.add("trained_parameters", counts[1])
-        self.record.add("steps", self.step)
-        self.record.add("training_seconds", round(self.seconds, 1), unit="s")
-        for name, value in {**evaluation, **meter.totals()}.items():
-            self.record.add(name, value, unit=UNITS.get(name, ""))
-        self.record.artifact(self.out / "log.jsonl")
-        self.record.save(self.out)
+        if self.processes.main:
+            write_record(self, {**evaluation, **meter.totals()})
         return self.record
-
-
-UNITS = {
-    "open_loop_rad": "rad",
-    "dream_psnr": "dB",
-    "still_psnr": "dB",
-    "tokens_per_s": "1/s",
-}

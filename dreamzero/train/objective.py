@@ -142,11 +142,14 @@ class Objective(nn.Module):
         super().__init__()
         self.transformer, self.prompts, self.settings = transformer, prompts, settings
 
-    def forward(self, batch: Batch, drawn: Drawn, with_action: bool = True) -> Loss:
-        """See ``training_loss``."""
-        return training_loss(
+    def forward(
+        self, batch: Batch, drawn: Drawn, with_action: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Video and action loss of ``training_loss``; bare tensors, which FSDP puts its hooks on."""
+        loss = training_loss(
             self.transformer, self.prompts, batch, drawn, self.settings, with_action
         )
+        return loss.video, loss.action
 
     @torch.no_grad()
     def imagine(

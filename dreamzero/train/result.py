@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +43,30 @@ def write_result(trainer: Trainer) -> None:
             parameter.data = parameter.data.to(trainer.dtype)
     if main:
         model.save(trainer.out)
+
+
+UNITS = {
+    "open_loop_rad": "rad",
+    "dream_psnr": "dB",
+    "still_psnr": "dB",
+    "tokens_per_s": "1/s",
+}
+
+
+def write_record(trainer: Trainer, found: Mapping[str, float]) -> None:
+    """``metrics.json``: sizes, time, and what the last evaluation found."""
+    record = trainer.record
+    count = sum(p.numel() for m in trainer.modules.values() for p in m.parameters())
+    trained = sum(p.numel() for p in trainer.parameters.values())
+    record.add("parameters", count)
+    if trained != count:
+        record.add("trained_parameters", trained)
+    record.add("steps", trainer.step)
+    record.add("training_seconds", round(trainer.seconds, 1), unit="s")
+    for name, value in found.items():
+        record.add(name, value, unit=UNITS.get(name, ""))
+    record.artifact(trainer.out / "log.jsonl")
+    record.save(trainer.out)
 
 
 def _gathered(module: Any, dtype: torch.dtype, main: bool) -> Any:

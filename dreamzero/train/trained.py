@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..model.bundle import WorldActionModel
-from ..model.checkpoints.adapters import TARGETS
 from ..model.checkpoints.layouts import CODERS
 from ..model.text import WordEncoder
 from ..model.transformer import DreamZeroTransformer
-from .config import TrainSettings
+from .config import LORA_TARGETS, TrainSettings
 
 
 def networks(model: WorldActionModel, settings: TrainSettings) -> dict[str, nn.Module]:
@@ -43,10 +42,11 @@ def _add_pairs(transformer: DreamZeroTransformer, settings: TrainSettings) -> No
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UserError("train.trained=lora needs peft: pip install 'dreamzero[train]'") from error
+    inside = "|".join(LORA_TARGETS[target] for target in settings.lora_targets)
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        target_modules=TARGETS,  # type: ignore[arg-type]
+        target_modules=rf"blocks\.\d+\.({inside})",  # type: ignore[arg-type]
     )
     inject_adapter_in_model(config, transformer)
 

@@ -39,6 +39,25 @@ def test_log_and_loss_curves(tmp_path: Path) -> None:
     figure.canvas.draw()
 
 
+def test_early_signals_are_drawn_against_core_minutes() -> None:
+    rows: list[dict[str, float]] = [{"step": 1, "video": 1.0, "seconds": 1.0}]
+    for i in range(3):
+        rows.append(
+            {
+                "step": 10 * i, "seconds": 240.0 * i, "cpu_seconds": 120.0 * i,
+                "open_loop": 1.2 - 0.2 * i, "open_loop_end": 1.0 - 0.2 * i,
+                "dream_psnr": 15.0 + i, "still_psnr": 16.0,
+            }
+        )  # fmt: skip
+    figure = plots_training.early_signals({"a run": rows}, bar=0.7)
+    left, right = figure.axes
+    np.testing.assert_allclose(left.get_lines()[0].get_xdata(), [0, 2, 4])
+    np.testing.assert_allclose(left.get_lines()[0].get_ydata(), [1.2, 1.0, 0.8])
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [15, 16, 17])
+    assert "0.7, asked for" in [text.get_text() for text in left.get_legend().get_texts()]
+    figure.canvas.draw()
+
+
 def test_smoothing_keeps_ends_and_constants() -> None:
     np.testing.assert_allclose(plots_training.smooth(np.full(50, 3.0)), 3.0)
     values = np.arange(1.0, 200.0)

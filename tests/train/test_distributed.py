@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, imported: Path, droid_recordi
     store(encoded, out / "windows.safetensors")
     given = imported, out / "windows.safetensors"
     jobs = [
-        job(out / "ddp", BASE),
+        job(out / "ddp", replace(BASE, accumulate=2)),
         job(out / "fsdp", SHARDED, stop=10),
         job(out / "mixed", replace(MIXED, sharding="full"), mixture=True),
         job(out / "mixed-ddp", MIXED, mixture=True),
@@ -111,6 +111,7 @@ def furthest(a: Path, b: Path, *names: str) -> float:
 
 
 def test_two_processes_equal_one(runs: Path) -> None:
+    """Each with two pieces of a batch of four."""
     assert len(rows(runs / "one")) == len(rows(runs / "ddp")) == STEPS
     assert furthest(runs / "one", runs / "ddp") < 1e-5
     signals = ("held_out_video", "open_loop", "dream_psnr", "gradient/ffn", "gradient/actions")
@@ -142,7 +143,7 @@ def test_muon_turns_sharded_matrices(runs: Path) -> None:
 
 
 def test_a_sharded_adapter_is_the_same(runs: Path) -> None:
-    """Frozen weights in bfloat16 and trained pairs in float32 are divided together."""
+    """What is frozen and what is trained are divided together."""
     assert furthest(runs / "one-lora", runs / "lora") < 1e-4
     found, wanted = (
         load_file(runs / n / "adapter_model.safetensors") for n in ("lora", "one-lora")

@@ -22,7 +22,6 @@ from dreamzero.errors import UserError
 from dreamzero.inference import WorldActionPolicy, load_policy
 from dreamzero.model import conditioning
 from dreamzero.model.bundle import WorldActionModel
-from dreamzero.model.checkpoints.adapters import TARGETS
 from dreamzero.model.checkpoints.exporter import export_checkpoint
 from dreamzero.model.checkpoints.importer import import_checkpoint
 from dreamzero.model.checkpoints.layouts import CODERS
@@ -326,6 +325,20 @@ def test_lora_writes_an_adapter_that_fits_its_base_alone(
         merge_lora(other, out, tmp_path / "no")
 
 
+def test_an_adapter_of_other_matrices(tune: Callable[..., Path], imported: Path) -> None:
+    out = tune(replace(LORA, lora_targets=("q", "k_img", "v_img"), steps=2))
+    config = json.loads((out / "adapter_config.json").read_text())
+    wanted = ["attn1.to_q", "attn2.add_k_proj", "attn2.add_v_proj", "attn2.to_q"]
+    assert config["target_modules"] == wanted
+    before = weights(imported / "transformer")
+    merged = weights(merge_lora(imported, out, out.parent / "merged") / "transformer")
+    changed = {n.split(".", 2)[2] for n in merged if not torch.equal(merged[n], before[n])
+               and n.startswith("blocks.")}  # fmt: skip
+    assert changed == {f"{name}.weight" for name in wanted}
+    with pytest.raises(UserError, match="train.lora_targets=w: choose from q, k, v, o, ffn.0"):
+        replace(LORA, lora_targets=("w",))
+
+
 def test_a_trained_adapter_goes_out_as_a_lora_save(
     tune: Callable[..., Path], imported: Path, tmp_path: Path
 ) -> None:
@@ -356,7 +369,8 @@ def test_what_peft_injects_is_what_is_merged(
         WorldActionModel.load(f, dtype=torch.float32).transformer
         for f in (imported, merge_lora(imported, out, tmp_path / "merged"))
     )
-    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=TARGETS), model)
+    targets = r"blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ffn\.net\.(0\.proj|2))"
+    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=targets), model)
     with safe_open(out / "adapter_model.safetensors", "pt") as file:
         for name, parameter in model.named_parameters():
             stored = "base_model.model." + name.replace(".default.", ".")

@@ -16,9 +16,10 @@ from dreamzero.model.bundle import WorldActionModel
 from dreamzero.model.checkpoints.adapters import Base
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import LatentWindows
-from dreamzero.train.loop import Share, Trainer
+from dreamzero.train.loop import Trainer
 from dreamzero.train.mixture import Feed, Mixture
 from dreamzero.train.monitor import Stopped
+from dreamzero.train.shares import Share
 from tests.train.toys import QUICK, load, trainer, windows
 
 

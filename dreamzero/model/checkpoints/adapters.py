@@ -27,9 +27,6 @@ from .peft_names import PEFT, AdapterName, adapter_name_of_ours
 from .shards import NAMES, Entry
 from .writer import ShardSet, progress_bar
 
-# Modules that get a pair, as a pattern for peft.
-TARGETS = r"blocks\.\d+\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))"
-
 
 @dataclass(frozen=True)
 class Base:
