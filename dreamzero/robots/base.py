@@ -151,10 +151,11 @@ class Robot(ABC):
 
         Raises:
             UserError: the address, the permissions or the calibration are wrong.
-            RobotFault: something did not answer.
+            RobotFault: something did not answer. Stopped: the emergency stop is pressed.
         """
         if self.connected:
             return
+        self._need_freedom()
         try:
             self._open()
             self.connected = True
@@ -197,18 +198,26 @@ class Robot(ABC):
                 pressed the emergency stop; the arm holds where it is.
         """
         self._need_connection()
-        if self.estop is not None and (why := self.estop.pressed()):
+        try:
+            self._need_freedom()
+        except Stopped:
             self.stop()
-            raise Stopped(f"{self} was stopped {why}; 'dreamzero robot stop --clear' frees it")
+            raise
         self.decision = self.guard.check(action, self.clock.now())
         return np.asarray(self._send(self.decision.action), dtype=np.float32)
+
+    def _need_freedom(self) -> None:
+        """Stopped if the emergency stop is pressed for an arm that may move."""
+        if self.move and self.estop is not None and (why := self.estop.pressed()):
+            raise Stopped(f"{self} was stopped {why}; 'dreamzero robot stop --clear' frees it")
 
     def stop(self) -> None:
         """Hold the arm where it is now. Safe to call at any time, also twice."""
         if self.connected:
             pose = self._pose(self.observe(views=()))
             self.guard.reset(pose, self.clock.now())
-            self._send(np.clip(pose, self.features.lower, self.features.upper))
+            # Not the nearest pose that is allowed: it would go there at once.
+            self._send(pose)
 
     def reconnect(self) -> None:
         """Bring a lost wire back; the limits start again from the pose the arm is found in.

@@ -29,7 +29,7 @@ from .options import Options
 from .pilot import Pilot
 from .plan import EPS_S, straight
 from .recorder import Journal
-from .safety import Watchdog
+from .safety import Decision, Watchdog
 from .thinker import Ended, Mind
 
 RETRY_S = 0.05
@@ -180,6 +180,8 @@ class Loop:
             try:
                 self.robot.reconnect()
                 break
+            except Stopped:
+                raise
             except UserError:
                 clock.sleep_until(clock.now() + RETRY_S)
         self.journal.back(clock.now())
@@ -212,20 +214,21 @@ class Loop:
                 # It is where the chunk began that it was given then: ask for one that begins here.
                 self.pilot.plan, self.anew = None, True
             return False
-        self._send(due, target, held=False)
-        self.watchdog.feed(self.robot.clock.now())
+        if not self._send(due, target, held=False).refused:
+            self.watchdog.feed(self.robot.clock.now())
         return True
 
     def _hold(self, due: float) -> None:
         self._send(due, self.robot.guard.last, held=True)
 
-    def _send(self, due: float, target: np.ndarray, held: bool) -> None:
+    def _send(self, due: float, target: np.ndarray, held: bool) -> Decision:
         sent_s = self.robot.clock.now()
         sent = self.robot.act(target)
         decision = self.robot.decision
         assert decision is not None
         self.pilot.sent(due, decision.action)
         self.journal.command(due, sent_s, target, sent, held, decision.rules)
+        return decision
 
     def _observe(self, due: float) -> bool:
         """Read the arm, take the frames that are due; true at a boundary."""

@@ -72,10 +72,12 @@ class Pilot:
         actions = self._checked(chunk)
         # The first chunk met an arm at rest: its observation still holds when it is ready.
         anchor = observed_s if self._overlapped and self.plan is not None else due
-        if self._unproven and self._too_far(actions[0]):
-            self._approach(due, actions[0])
+        # Steps that are no numbers are refused: it begins with the first that is.
+        finite = actions[np.isfinite(actions).all(axis=1)]
+        if self._unproven and len(finite) and self._too_far(finite[0]):
+            self._approach(due, finite[0])
             return None
-        self._unproven = self.approaching = False
+        self._unproven, self.approaching = self._unproven and not len(finite), False
         rate_hz = chunk.rate_hz
         self.plan = Plan(self._shaped(actions, anchor, rate_hz, due), anchor, rate_hz)
         return anchor, round((due - anchor) * rate_hz)
@@ -123,7 +125,7 @@ class Pilot:
     def _too_far(self, first: np.ndarray) -> bool:
         """Whether the first command is too far from where the arm is; raises if it may not go there."""
         most = self.options.max_start_offset_rad
-        if most is None or not np.isfinite(first).all():
+        if most is None:
             return False
         offsets = np.where(self._turns, np.abs(first - self.pose), 0.0)
         worst = int(np.argmax(offsets))

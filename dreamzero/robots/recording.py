@@ -76,8 +76,10 @@ def rows(
 
 
 def add(writer: Writer, robot: Robot, log: RunLog, pictures: Spool) -> None:
-    """Add a run to a dataset and close it; a run without a command leaves it as it was."""
-    if not len(log.sent_s):
+    """Add a run to a dataset and close it; a run without a command, a reading or a picture leaves it
+    as it was."""
+    blind = bool(robot.features.views) and not len(pictures)
+    if not len(log.sent_s) or not len(log.state_s) or blind:
         writer.discard()
         return
     frames, state, action = rows(log, pictures, rate_hz(robot))

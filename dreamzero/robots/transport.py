@@ -87,7 +87,7 @@ class SerialLink:
         import serial
 
         baud = uri.number("baud", 1_000_000)
-        tcp = uri.scheme == "tcp"
+        self._tcp = tcp = uri.scheme == "tcp"
         self.name = f"{uri.host}:{uri.port}" if tcp else uri.path
         self.detail = "tcp" if tcp else f"{baud} baud"
         if not tcp and os.path.exists(uri.path) and not os.access(uri.path, os.R_OK | os.W_OK):
@@ -117,11 +117,23 @@ class SerialLink:
             if self._failed is not None:
                 raise self._failed
             deadline = time.monotonic() + _WRITE_S
-            while data := data[self._port.write(data) :]:
+            while data := data[self._put(data) :]:
                 if time.monotonic() > deadline:
                     raise TimeoutError("it takes no more bytes")
         except _LOST as error:
             raise self._lost(error) from error
+
+    def _put(self, data: bytes) -> int:
+        """How many bytes went. pyserial's own, without a timeout, tries a full port for ever."""
+        if self._tcp:
+            return int(self._port.write(data))
+        number = self._port.fileno()
+        if not select.select([], [number], [], 0.01)[1]:
+            return 0
+        try:
+            return os.write(number, data)
+        except BlockingIOError:
+            return 0
 
     def read(self, timeout_s: float) -> bytes:
         with self._fresh:

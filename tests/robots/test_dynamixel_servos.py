@@ -243,7 +243,8 @@ def test_robotis_sdk_talks_to_the_servos(koch, monkeypatch) -> None:
         assert handler.write4ByteTxRx(port, 4, 116, 1234) == (sdk.COMM_SUCCESS, 0)
         assert handler.read4ByteTxRx(port, 4, 116) == (1234, sdk.COMM_SUCCESS, 0)
         assert handler.regWriteTxRx(port, 4, 116, 4, [0xFF, 0xFF, 0xFD, 0x00]) == (0, 0)
-        assert handler.action(port, 4) == sdk.COMM_SUCCESS
+        # To all, for of one servo the SDK does not await the status, and then takes it for the next.
+        assert handler.action(port, sdk.BROADCAST_ID) == sdk.COMM_SUCCESS
         assert handler.read4ByteTxRx(port, 4, 116) == (0x00FDFFFF, sdk.COMM_SUCCESS, 0)
 
         write = sdk.GroupSyncWrite(port, handler, 116, 4)

@@ -207,3 +207,37 @@ def test_whenever_the_wire_goes_the_run_goes_on(mode, cut_s, out_s, latency_s) -
         assert all(len(frames) in (1, CARD.frames_per_block) for frames in policy.seen)
         assert (np.diff(log.due_s) > 0).all()
         assert VIEW in log.frames
+
+
+def test_holding_is_not_going_to_the_nearest_pose_allowed(arm: ClockworkArm) -> None:
+    """An arm that is found outside its limits is held there, and led back no faster than allowed."""
+    outside = np.array(arm.guard.limits.upper) + 0.4
+    arm.pose = outside.astype(np.float32)
+    arm.stop()
+    np.testing.assert_allclose(arm.sent[-1][1], outside, atol=1e-6)
+    arm.manual.advance(1 / 15)
+    arm.act(arm.guard.last)
+    steps = np.abs(arm.sent[-1][1] - outside)
+    assert steps.max() > 0 and (steps <= np.array(arm.guard.limits.velocity) * 2 / 15 + 1e-6).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_what_is_no_number_proves_no_start(arm: ClockworkArm, rows: int) -> None:
+    actions = np.tile(np.array(arm.guard.limits.upper), (CARD.horizon, 1))
+    actions[:rows, -1] = np.nan
+    with pytest.raises(UserError, match="begins with .* more than 0.5 rad away"):
+        run_episode(arm, ReplayPolicy(CARD, actions), "x", max_chunks=1, max_start_offset_rad=0.5)
+
+
+def test_a_pressed_stop_keeps_an_arm_from_being_taken_up(arm: ClockworkArm) -> None:
+    class Pressed:
+        def pressed(self) -> str:
+            return "by a person"
+
+    arm.close()
+    arm.estop = Pressed()  # type: ignore[assignment]
+    with pytest.raises(Stopped, match="was stopped by a person"):
+        arm.connect()
+    assert arm.opened == 1
+    arm.move = False
+    arm.connect()

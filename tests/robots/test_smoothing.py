@@ -91,3 +91,11 @@ def test_crossfade_begins_on_the_old_chunk_and_ends_on_the_new(k, shift, first, 
     np.testing.assert_allclose(mixed[late], new[late])
     early = np.arange(k) <= first - 1
     np.testing.assert_allclose(mixed[early], (new - gap)[early], atol=1e-9)
+
+
+def test_a_step_that_is_no_number_ends_with_its_chunk() -> None:
+    old, new = np.zeros((8, 2)), np.ones((8, 2))
+    old[-1] = np.nan
+    faded = crossfade(new, old, shift=4, first=0, width=4)
+    assert np.isfinite(faded[:3]).all() and np.isnan(faded[3]).all()
+    np.testing.assert_array_equal(faded[4:], new[4:])

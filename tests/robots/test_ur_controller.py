@@ -125,6 +125,22 @@ def test_a_leap_is_not_followed(bench: Bench) -> None:
     assert bench.status == Status.HOLDING
 
 
+def test_targets_that_went_on_during_a_stall_are_not_run_after(bench: Bench) -> None:
+    bench.run()
+    bench.tell(Command.FOLLOW, moved(0.1))
+    bench.cycle(int(1.0 / 0.002))
+    assert bench.status == Status.STALE
+    stood = bench.pan
+    bench.tell(Command.FOLLOW, moved(0.1 + PROGRAM.resume_rad + 0.1))
+    bench.cycle(20)
+    assert (bench.status, bench.pan) == (Status.TOO_FAR, stood)
+    bench.tell(Command.HOLD)
+    bench.cycle(1)
+    bench.tell(Command.FOLLOW, moved(0.2))
+    bench.cycle(20)
+    assert bench.status == Status.FOLLOWING and bench.pan > stood
+
+
 def test_without_a_heartbeat_the_program_ends(bench: Bench) -> None:
     bench.run()
     bench.cycle(int(0.9 / 0.002), beat=False)

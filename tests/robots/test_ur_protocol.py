@@ -300,7 +300,7 @@ def test_the_program_is_read_back(
     [
         ("servoj(target", "movej(target", "movej(target, 0, 0, 0.002, 0.1, 300)"),
         ("stopj(5.0)\n      moving", "stopj(9.0)\n      moving", "stopj(5.0)"),
-        ("here[i]) > 1.0:", "here[i]) > 1.0 or True:", "or True:"),
+        ("here[i]) > far:", "here[i]) > far or True:", "or True:"),
         ("sequence != last", "sequence == last", "if sequence == last:"),
         ("  stopj(5.0)\nend\n", "  set_digital_out(0, True)\nend\n", "set_digital_out(0, True)"),
         ("stopj(5.0)\nend\n", "stopj(5.0)\nend\nend\n", "goes on"),

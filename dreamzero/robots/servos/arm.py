@@ -90,6 +90,7 @@ class ServoArm(Robot):
         self._relax = uri.query.get("relax") == "1"
         self._open_link = link
         self._bus: Bus | None = None
+        self._held = False
         self._last: tuple[dict[int, int], float] = ({}, -math.inf)
         self._cameras: dict[str, Camera] = {}
 
@@ -201,7 +202,9 @@ class ServoArm(Robot):
 
     def _hold(self) -> None:
         """Torque on where the arm stands."""
-        ticks, reach = self._positions(), self.reach()
+        # Whoever stands outside of the calibrated range would be sent to its edge by the first command.
+        ticks = self._positions()
+        reach = {j.id: (j.min_tick, j.max_tick) for j in self.calibration.joints}
         inside = {i: min(max(tick, reach[i][0]), reach[i][1]) for i, tick in ticks.items()}
         goals = self._shown(inside)
         self.bus.sync_write(self.register("goal_position"), goals)
@@ -214,6 +217,7 @@ class ServoArm(Robot):
                 )
         for servo in goals:
             self.bus.write(servo, self.register("torque_enable"), 1)
+        self._held = True
 
     def _open(self) -> None:
         self._open_bus()
@@ -266,8 +270,9 @@ class ServoArm(Robot):
     def _close(self) -> None:
         # A wire that is gone takes the wish with it.
         with suppress(RobotFault):
-            if self._bus is not None and self._relax and self.move and not self.lent:
+            if self._bus is not None and self._held and self._relax and not self.lent:
                 self.relax()
+        self._held = False
         self._drop_bus()
         for source in self._cameras.values():
             source.close()

@@ -85,8 +85,8 @@ class Companion:
         if setpoint is not None:
             try:
                 self._backend.command(setpoint)
-            except ArmFault as trouble:
-                self._break(trouble, now_ns)
+            except Exception as error:  # noqa: BLE001
+                self._break(_trouble(error), now_ns)
         if now_ns - self._state_ns < 1e9 / self.rules.state_hz or self._pose is None:
             return []
         self._state_ns = now_ns
@@ -170,8 +170,8 @@ class Companion:
             pose = np.asarray(self._backend.read(), dtype=np.float64)
             if pose.shape != (self.card.action_dim,) or not np.isfinite(pose).all():
                 raise ArmFault(Fault.VENDOR)
-        except ArmFault as trouble:
-            self._break(trouble, now_ns)
+        except Exception as error:  # noqa: BLE001
+            self._break(_trouble(error), now_ns)
             return
         first, self._pose, self._troubled = self._pose is None, pose, False
         if first:
@@ -198,8 +198,8 @@ class Companion:
             self._motion.hold(self._pose, now_ns / 1e9)
             try:
                 self._backend.hold()
-            except ArmFault as trouble:
-                self._trouble, self._troubled = trouble, True
+            except Exception as error:  # noqa: BLE001
+                self._trouble, self._troubled = _trouble(error), True
 
     def _end(self, session: Session, why: str, now_ns: int) -> None:
         commands = session is self._door.commander
@@ -217,3 +217,12 @@ class Companion:
             fault = (self._trouble.fault, self._trouble.joint)
         values = tuple(pose.tolist())
         return State(values, now_ns, flags, *fault, session.taken, session.age_ns).pack()
+
+
+def _trouble(error: Exception) -> ArmFault:
+    """What a backend raised; whatever its SDK throws is the arm's trouble, and not the end of the watch."""
+    if isinstance(error, ArmFault):
+        return error
+    trouble = ArmFault(Fault.VENDOR)
+    trouble.args = (f"{trouble} ({type(error).__name__}: {error})",)
+    return trouble

@@ -91,16 +91,20 @@ class UdpServer:
     def _run(self) -> None:
         period_ns = round(1e9 / self.companion.rules.control_hz)
         due = time.monotonic_ns()
-        with punctual():
-            while not self._stop.is_set():
-                wait_s = max(0, due - time.monotonic_ns()) / 1e9
-                if select.select([self._socket], [], [], wait_s)[0]:
-                    self._take()
-                now = time.monotonic_ns()
-                if now >= due:
-                    self._send(self.companion.tick(now))
-                    # After a hiccup it goes on from now instead of racing.
-                    due = max(due + period_ns, now)
+        try:
+            with punctual():
+                while not self._stop.is_set():
+                    wait_s = max(0, due - time.monotonic_ns()) / 1e9
+                    if select.select([self._socket], [], [], wait_s)[0]:
+                        self._take()
+                    now = time.monotonic_ns()
+                    if now >= due:
+                        self._send(self.companion.tick(now))
+                        # After a hiccup it goes on from now instead of racing.
+                        due = max(due + period_ns, now)
+        finally:
+            # Whatever ended it, the arm is told to hold, and whoever waits for the end hears of it.
+            self._stop.set()
             self._send(self.companion.close(time.monotonic_ns()))
 
     def _take(self) -> None:

@@ -38,6 +38,9 @@ class Status(IntEnum):
     TOO_FAR = 4
 
 
+_RESUME = 0.4
+
+
 @dataclass(frozen=True)
 class Program:
     """The numbers of one such program.
@@ -83,6 +86,11 @@ class Program:
         return tuple(f"input_double_register_{self.registers + i}" for i in range(6))
 
     @property
+    def resume_rad(self) -> float:
+        """The same after a pause: the arm stands, and only a first step may lie between."""
+        return _RESUME * self.leap_rad
+
+    @property
     def sequence(self) -> str:
         return f"input_int_register_{self.registers}"
 
@@ -115,6 +123,7 @@ class Program:
             "step": self.step_s,
             "patience": self.patience_s,
             "leap": self.leap_rad,
+            "resume": round(self.resume_rad, 4),
             "lookahead": self.lookahead_s,
             "gain": self.gain,
             "stop": self.stop_rad_s2,
@@ -134,7 +143,7 @@ class Program:
             "registers": rf"last = read_input_integer_register\({number}\)",
             "beat_hz": rf'rtde_set_watchdog\("\w+", {number}, "stop"\)',
             "patience_s": rf"quiet > {number}:",
-            "leap_rad": rf"\) > {number}:",
+            "leap_rad": rf"far = {number}\n",
             "stop_rad_s2": rf"stopj\({number}\)",
         }.items():
             match = re.search(pattern, text)

@@ -48,9 +48,9 @@ class Running:
             (command,) = values[program.command]
             if command == Command.FOLLOW:
                 self.target = tuple(values[name][0] for name in program.targets)
-                far = any(
-                    abs(t - h) > program.leap_rad for t, h in zip(self.target, here, strict=True)
-                )
+                stale = self.status == Status.STALE
+                most = program.resume_rad if stale else program.leap_rad
+                far = any(abs(t - h) > most for t, h in zip(self.target, here, strict=True))
                 self.status = Status.TOO_FAR if far else Status.FOLLOWING
             else:
                 self.status = Status.HOLDING

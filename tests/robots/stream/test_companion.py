@@ -350,3 +350,16 @@ def test_goodbye_is_said_to_everyone() -> None:
 def test_rules_that_are_none(wrong: dict) -> None:
     with pytest.raises(UserError, match="must be > 0"):
         Rules(**wrong)
+
+
+def test_whatever_a_backend_raises_is_the_arms_trouble() -> None:
+    """A vendor's SDK raises what it likes; the companion goes on watching and holds."""
+    net = Net()
+    net.run(0.5, towards_goal(net))
+    before = len(net.arm.commands)
+    net.arm.trouble = RuntimeError("libfranka: communication_constraints_violation")  # type: ignore[assignment]
+    net.run(0.2, towards_goal(net))
+    assert len(net.arm.commands) == before
+    state = net.client.state
+    assert state.flags & Flag.FAULT and state.fault == Fault.VENDOR
+    assert any("communication_constraints" in line for line in net.companion.report()["lines"])
