@@ -100,10 +100,9 @@ class Early:
                 feed.windows.has_action[feed.held_out].any()
             ):
                 continue
-            # As the policy will act: from the newest frame alone, or from all that the window holds.
-            sign = -1 if card.memory_blocks == 0 else 1
+            # Short windows begin everywhere in an episode, long ones not near its end.
             best = self.feeds.get(name)
-            if best is None or sign * feed.source.blocks > sign * best.source.blocks:
+            if best is None or feed.source.blocks < best.source.blocks:
                 self.feeds[name] = feed
 
     def _pieces(self, feed: Feed, count: int, processes: Processes) -> list[Tensor]:
@@ -164,7 +163,7 @@ class Early:
 
     @staticmethod
     def _blocks(card: Embodiment, feed: Feed) -> list[int]:
-        """How many observed blocks to predict from, one after the other."""
+        """How many observed blocks to predict from, one after the other; 0: the newest frame alone."""
         most = feed.source.blocks - 1
         return list(
             range(1 + min(most, most if card.memory_blocks is None else card.memory_blocks))

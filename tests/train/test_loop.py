@@ -27,7 +27,7 @@ from dreamzero.train.config import Source
 from dreamzero.train.latents import EPISODES, LatentWindows, encode_cached
 from dreamzero.train.monitor import Stopped
 from dreamzero.train.resume import store
-from dreamzero.train.run import cut_windows
+from dreamzero.train.run import _weights, cut_windows
 
 from .toys import CARD, QUICK, command, plain, rows, trainer, windows
 
@@ -190,6 +190,10 @@ def test_encoded_windows_are_found_again_and_never_stale(tmp_path: Path) -> None
         cuts = WindowDataset(recordings, CARD, **{"blocks": 1, "stride": 32} | cut)  # type: ignore[arg-type]
         return encode_cached(cuts, codec, 8, 8, folder, progress=False)
 
+    roots = [dataset.root for dataset in recordings]
+    both = WindowDataset(recordings, CARD)
+    assert _weights([roots[1], roots[0]], [5.0, 1.0], both) == [1.0, 5.0]
+    assert _weights(roots, None, both) is None
     for stride, cut in ((0, CARD.horizon), (4, 4), (-1, 1)):  # -1: as many windows as there are
         found = cut_windows(recordings, CARD, Source(blocks=4, stride=stride))
         assert len(found) == len(WindowDataset(recordings, CARD, stride=cut))
