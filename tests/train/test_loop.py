@@ -24,6 +24,7 @@ from dreamzero.report.record import load
 from dreamzero.sim import record
 from dreamzero.train.checkpoint import latest
 from dreamzero.train.config import Source
+from dreamzero.train.early import GAP_PX
 from dreamzero.train.latents import EPISODES, LatentWindows, encode_cached
 from dreamzero.train.monitor import Stopped
 from dreamzero.train.resume import store
@@ -143,7 +144,7 @@ def test_training_learns_and_says_so_early(tmp_path: Path) -> None:
     assert last["dream_psnr"] > 0 and last["still_psnr"] > 0
     # Two windows of two rows: the frame seen last and the 8 of a block, 32 px, drawn twice as large.
     with Image.open(tmp_path / "dreams" / "step-00000100.png") as picture:
-        assert picture.size == (2 * 8 * 32, 2 * 4 * 32)
+        assert picture.size == (2 * 8 * 32, 2 * (4 * 32 + GAP_PX))
     assert any((tmp_path / "tensorboard").iterdir())
     kept = load(tmp_path)
     assert kept.metrics["open_loop"].value == last["open_loop"]
