@@ -26,7 +26,7 @@ class Aim:
 
 AIMS = (
     Aim("stream/jitter_p99_ms", 2.0, "100 Hz stream: jitter p99"),
-    Aim("stream/missed", 0.0, "100 Hz stream: deadlines missed"),
+    Aim("stream/deadlines_missed", 0.0, "100 Hz stream: deadlines missed"),
     Aim("rtde/missed_percent", 0.1, "500 Hz RTDE: deadlines missed"),
     Aim("feetech/sync_read_p50_ms", 1.5, "sync read of six Feetech servos: p50"),
     Aim("dynamixel/sync_read_p50_ms", 1.5, "sync read of six Dynamixel servos: p50"),

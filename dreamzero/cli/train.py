@@ -180,17 +180,34 @@ def _train(args: argparse.Namespace, settings: Settings, main: bool) -> int:
         return stopped.status
     if not main:
         return 0
+    curve = _curve(args.out)
     if args.json:
         print(json.dumps(record.to_dict(), indent=1))
         return 0
     for name, metric in record.metrics.items():
         print(f"{name:20} {metric}")
+    if curve is not None:
+        print(f"curve: {curve}")
     if settings.train.trained == "lora":
         print(f"adapter: {args.out}; to run it:")
         print(f"dreamzero checkpoint merge-lora {find(args.init)} --adapter {args.out} --out DIR")
     else:
         print(f"model: {args.out}")
     return 0
+
+
+def _curve(out: Path) -> Path | None:
+    """A picture of the run's evaluations, where matplotlib is installed and there were any."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return None
+    from ..report import plots_training, style
+
+    rows = plots_training.read_log(out / "log.jsonl")
+    if sum("open_loop" in row for row in rows) < 2:
+        return None
+    return style.save(plots_training.early_signals({"": rows}), out, "curve")
 
 
 def _call(

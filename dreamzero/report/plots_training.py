@@ -111,6 +111,7 @@ def early_signals(logs: Mapping[str, Rows], bar: float | None = None) -> Figure:
         left.set_ylabel("error / that of holding still")
         right.set(xlabel="minutes of one core", title="Dreams", ylabel="PSNR (dB)")
         for axis in (left, right):
+            axis.set_xlim(left=0)
             axis.legend(fontsize=8)
     return figure
 

@@ -100,10 +100,9 @@ class Early:
                 feed.windows.has_action[feed.held_out].any()
             ):
                 continue
-            # As the policy will act: from the newest frame alone, or from all that the window holds.
-            sign = -1 if card.memory_blocks == 0 else 1
+            # Short windows begin everywhere in an episode, long ones not near its end.
             best = self.feeds.get(name)
-            if best is None or sign * feed.source.blocks > sign * best.source.blocks:
+            if best is None or feed.source.blocks < best.source.blocks:
                 self.feeds[name] = feed
 
     def _pieces(self, feed: Feed, count: int, processes: Processes) -> list[Tensor]:
@@ -140,17 +139,17 @@ class Early:
             sums, card = OpenLoopSums(), self.model.robots[name][0]
             blocks = self._blocks(card, feed)
             wanted, done = max(1, self.settings.chunks // len(blocks)), 0
+            count = min(wanted, len(feed.held_out))
+            shown = torch.linspace(0, count - 1, min(self.settings.dreams, count)).round().tolist()
             for index in self._pieces(feed, wanted, processes):
                 batch = feed.windows.batch(index).to(processes.device)
                 for block in blocks:
                     latents, action = objective.imagine(batch, block, self.sampler, done)
                     self._actions(card, batch, block, action, (sums, whole))
+                picked = [i for i in range(len(index)) if done + i in shown]
                 done += len(index)
-                missing = self.settings.dreams - len(dreams)
-                if missing > 0:
-                    found, each = self._dreams(
-                        batch, blocks[-1], latents[:missing], processes.device
-                    )
+                if picked and name == next(iter(self.feeds)):
+                    found, each = self._dreams(batch, blocks[-1], latents, picked, processes.device)
                     errors += each
                     dreams += found
             if len(self.feeds) > 1:
@@ -164,7 +163,7 @@ class Early:
 
     @staticmethod
     def _blocks(card: Embodiment, feed: Feed) -> list[int]:
-        """How many observed blocks to predict from, one after the other."""
+        """How many observed blocks to predict from, one after the other; 0: the newest frame alone."""
         most = feed.source.blocks - 1
         return list(
             range(1 + min(most, most if card.memory_blocks is None else card.memory_blocks))
@@ -193,7 +192,12 @@ class Early:
             each.add(predicted, true, state[keep][:, None, anchors])
 
     def _dreams(
-        self, batch: Batch, block: int, latents: Tensor, device: torch.device
+        self,
+        batch: Batch,
+        block: int,
+        latents: Tensor,
+        picked: Sequence[int],
+        device: torch.device,
     ) -> tuple[list[Dream], np.ndarray]:
         """Decoded windows, and squared errors of dream and of repetition (of the range 0 to 1)."""
         from ..model.codecs import to_uint8
@@ -202,7 +206,7 @@ class Early:
         start = 1 + block * latents.shape[2]
         found, errors = [], np.zeros(3)
         with on_device([codec], device), torch.no_grad():  # type: ignore[list-item]
-            for i in range(len(latents)):
+            for i in picked:
                 true = batch.latents[i : i + 1, :, : start + latents.shape[2]]
                 dreamed = torch.cat([true[:, :, :start], latents[i : i + 1].to(true)], dim=2)
                 a, b = (to_uint8(codec.decode(x)[0]) for x in (true, dreamed))
@@ -218,13 +222,18 @@ class Early:
         return found, errors
 
 
+GAP_PX = 4
+
+
 def strip(dreams: Sequence[Dream], columns: int = 8) -> np.ndarray:
     """One picture: for each dream a row of true frames and below it one of dreamed frames.
 
     The first column is the frame seen last; time runs to the right. uint8 ``[h, w, 3]``.
     """
-    rows = []
+    rows: list[np.ndarray] = []
     for dream in dreams:
+        if rows:  # white between dreams
+            rows.append(np.full((GAP_PX, *rows[0].shape[1:]), 255, np.uint8))
         index = np.unique(np.linspace(0, len(dream.true) - 1, columns).round().astype(int))
         for video in (dream.true, dream.dreamed):
             rows.append(np.concatenate([video[i] for i in index], axis=1))

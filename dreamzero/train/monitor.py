@@ -15,9 +15,9 @@ from typing import Any, Self
 from ..errors import UserError
 from .config import TrainSettings
 
-# A loss this many times above the best it has had has not just met a hard batch.
+# A mean over some 50 steps this many times above the lowest there was: no hard batch does that.
 DIVERGED = 3.0
-_SMOOTH = 0.95
+_SMOOTH = 0.98
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,7 +64,7 @@ class Divergence:
     """
 
     def __init__(self, warmup: int) -> None:
-        self.after = max(warmup, 50)
+        self.after = max(warmup, 100)  # one small batch says little: nothing is compared sooner
         self.state: dict[str, float] = {}
 
     def check(self, step: int, values: Mapping[str, float]) -> str | None:
@@ -75,8 +75,10 @@ class Divergence:
         loss = values["video"] + values["action"]
         mean = self.state.get("mean", loss)
         self.state["mean"] = mean = _SMOOTH * mean + (1 - _SMOOTH) * loss
+        if step < self.after:
+            return None
         self.state["best"] = best = min(self.state.get("best", math.inf), mean)
-        if step > self.after and mean > DIVERGED * best:
+        if mean > DIVERGED * best:
             return f"the loss at step {step} is {mean:.3g}, and had been {best:.3g}"
         return None
 
@@ -167,7 +169,6 @@ class Meter:
     def __init__(self, peak: float | None, processes: int) -> None:
         self.peak, self.processes = peak, processes
         self.reset()
-
         self._all = [0.0] * 4  # seconds, waited, tokens, FLOPs of all rows
 
     def reset(self) -> None:

@@ -24,10 +24,11 @@ from dreamzero.report.record import load
 from dreamzero.sim import record
 from dreamzero.train.checkpoint import latest
 from dreamzero.train.config import Source
+from dreamzero.train.early import GAP_PX
 from dreamzero.train.latents import EPISODES, LatentWindows, encode_cached
 from dreamzero.train.monitor import Stopped
 from dreamzero.train.resume import store
-from dreamzero.train.run import cut_windows
+from dreamzero.train.run import _weights, cut_windows
 
 from .toys import CARD, QUICK, command, plain, rows, trainer
 
@@ -143,7 +144,7 @@ def test_training_learns_and_says_so_early(tmp_path: Path) -> None:
     assert last["dream_psnr"] > 0 and last["still_psnr"] > 0
     # Two windows of two rows: the frame seen last and the 8 of a block, 32 px, drawn twice as large.
     with Image.open(tmp_path / "dreams" / "step-00000100.png") as picture:
-        assert picture.size == (2 * 8 * 32, 2 * 4 * 32)
+        assert picture.size == (2 * 8 * 32, 2 * (4 * 32 + GAP_PX))
     assert any((tmp_path / "tensorboard").iterdir())
     kept = load(tmp_path)
     assert kept.metrics["open_loop"].value == last["open_loop"]
@@ -179,6 +180,10 @@ def test_encoded_windows_are_found_again_and_never_stale(tmp_path: Path) -> None
         cuts = WindowDataset(recordings, CARD, **{"blocks": 1, "stride": 32} | cut)  # type: ignore[arg-type]
         return encode_cached(cuts, codec, 8, 8, folder, progress=False)
 
+    roots = [dataset.root for dataset in recordings]
+    both = WindowDataset(recordings, CARD)
+    assert _weights([roots[1], roots[0]], [5.0, 1.0], both) == [1.0, 5.0]
+    assert _weights(roots, None, both) is None
     for stride, cut in ((0, CARD.horizon), (4, 4), (-1, 1)):  # -1: as many windows as there are
         found = cut_windows(recordings, CARD, Source(blocks=4, stride=stride))
         assert len(found) == len(WindowDataset(recordings, CARD, stride=cut))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dreamzero.errors import UserError
@@ -52,15 +53,18 @@ def test_a_loss_that_rises_and_stays() -> None:
         assert seen.check(step, {"video": 0.3, "action": 0.1 + (step % 50 == 0)}) is None
     again = Divergence(warmup=0)
     again.state = dict(seen.state)  # as a resumed run goes on with it
-    found = [again.check(200 + i, {"video": 2.0, "action": 1.0}) for i in range(20)]
+    found = [again.check(200 + i, {"video": 2.0, "action": 1.0}) for i in range(40)]
     assert found[0] is None and found[-1] is not None and "and had been 0.4" in found[-1]
 
 
-def test_a_first_loss_may_be_high() -> None:
-    seen = Divergence(warmup=100)
-    for step in range(300):
-        falling = 50.0 * 0.9**step + 0.5
-        assert seen.check(step, {"video": falling, "action": 0.0}) is None
+def test_single_windows_do_not_look_like_divergence() -> None:
+    """Batches of one, whose noise level decides their loss; the first losses may be anything."""
+    rng = np.random.default_rng(0)
+    for first in (0.001, 50.0):
+        seen = Divergence(warmup=0)
+        for step in range(2000):
+            loss = first * 0.9**step + rng.exponential(0.3)
+            assert seen.check(step, {"video": loss, "action": 0.0}) is None
 
 
 @pytest.mark.parametrize("name", ["latents", "action", "state"])
