@@ -7,7 +7,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..data.reader import Dataset
-    from ..data.windows import WindowDataset
     from ..embodiments import Embodiment
     from ..report.record import RunRecord
 
+# Of the training that waits, after the first.
+_STEPS = 8
 _DROID = ("exterior_image_1_left", "exterior_image_2_left", "wrist_image_left")
 
 
@@ -133,69 +135,44 @@ def _cells(speed: Any) -> list[str]:
 
 
 def _wait(record: RunRecord, dataset: Dataset, card: Embodiment, folder: Path) -> None:
-    """Share of a `tiny` training's steps that waits, from video and from cached features."""
+    """Share of a tiny training's steps that waits, reading video and reading the feature cache."""
+    import numpy as np
     import torch
 
-    from ..data.benchmark import waiting
-    from ..data.loader import Loader, VideoSource
-    from ..data.mixture import Mixture, Part
-    from ..data.windows import WindowBatch, WindowDataset
+    from ..data.mixture import Feed, Mixture
+    from ..data.windows import WindowDataset
     from ..model.bundle import WorldActionModel
     from ..shipped import find
-    from ..train.cache import FeatureCache
     from ..train.config import TrainSettings
+    from ..train.distributed import Processes
     from ..train.features import FeatureEncoder
-
-    settings = TrainSettings(bf16=False)
-    model = WorldActionModel.load(find("tiny_so101"))
-    config = model.transformer.config
-    encoder = FeatureEncoder(model.codec, config.action_dim, config.state_dim)
-    cache, statistics = FeatureCache(folder / "features"), model.robots[card.name][1]
-    cuts: list[tuple[WindowDataset, int]] = []
-    for source in (settings.full, settings.first):
-        windows = WindowDataset(dataset, card, statistics, blocks=source.blocks, stride=4)
-        cuts.append((windows, source.batch))
-    cached = [cache.precompute(windows, encoder, progress=False) for windows, _ in cuts]
-    train = _step(model, settings)
-
-    def mixture() -> Mixture:
-        return Mixture([Part.of(windows, batch) for windows, batch in cuts])
-
-    def step(item: tuple[int, Any]) -> None:
-        batch = item[1]
-        train(encoder(batch) if isinstance(batch, WindowBatch) else batch)
+    from ..train.loop import Trainer
+    from ..train.reading import open_windows
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-    for name, sources, workers in (
-        ("video", [VideoSource(windows) for windows, _ in cuts], 1),
-        ("features", cached, 0),
-    ):
-        loader = Loader(mixture(), sources, workers)
-        share = waiting(loader, step, steps=8)
-        loader.close()
-        record.add(f"waiting/{name}", share, n=8)
-
-
-def _step(model: Any, settings: Any) -> Callable[[Any], None]:
-    """One optimiser step of the tiny model on a batch."""
-    from ..train.objective import draw, generators, training_loss
-    from ..train.optim import optimizers
-    from ..train.trained import networks, parameters
-
-    own = parameters(networks(model, settings))
-    found = optimizers(own, settings)
-    frames = model.transformer.config.frames_per_block
-
-    def step(batch: Any) -> None:
-        chance = generators(settings.seed, 0, range(len(batch.prompt)))
-        noise = draw(batch, settings, frames, chance)
-        loss = training_loss(model.transformer, model.text_encoder, batch, noise, settings)
-        loss.total.backward()
-        for optimizer in found:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return step
+    base = TrainSettings(
+        bf16=False, steps=1 + _STEPS, log_every=1, evaluate_every=2 + _STEPS, chunks=0, dreams=0,
+        tensorboard=False, shuffle="episodes",
+    )  # fmt: skip
+    for settings in (replace(base, reading="video", workers=1), replace(base, reading="cache")):
+        reading = settings.reading
+        model, out = WorldActionModel.load(find("tiny_so101")), folder / reading
+        config, statistics = model.transformer.config, model.robots[card.name][1]
+        encoder = FeatureEncoder(model.codec, config.action_dim, config.state_dim)
+        kinds = (settings.full, settings.first)
+        sets = [WindowDataset(dataset, card, statistics, blocks=k.blocks, stride=4) for k in kinds]
+        processes = Processes("cpu", settings)
+        opened = open_windows(sets, encoder, settings, folder / "features", processes, False)
+        feeds = [Feed(kind, windows) for kind, windows in zip(kinds, opened, strict=True)]
+        mixture = Mixture(feeds, shuffle=settings.shuffle)
+        Trainer(model, mixture, settings, out, processes).run(progress=False)
+        log = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        seconds, waits = zip(
+            *((row["seconds"], row["data_wait"]) for row in map(json.loads, log)), strict=True
+        )
+        # Not the first step: workers start and networks warm up.
+        spent = np.diff(seconds)
+        record.add(f"waiting/{reading}", float(spent @ waits[1:] / spent.sum()), n=len(spent))
 
 
 def _show(record: RunRecord, rows: list[list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""How fast windows are loaded: against one seek a frame, and beside a training step.
+"""How fast windows are loaded, against one seek a frame.
 
 Both sides decode the same windows of the same files in turns, with files already open, so that what else
 the machine does meets both. The plain side seeks for every frame of every window, decodes to it and
@@ -9,10 +9,9 @@ there. One thread and one process each.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -22,9 +21,9 @@ from . import lerobot
 from .canvas import compose
 from .encode import Copier, Cut
 from .layouts import Recorded, layout
-from .loader import Loader, VideoSource
-from .mixture import Mixture, Part
+from .mixture import Feed, Mixture
 from .reader import Dataset
+from .recorded import DecodedWindows
 from .stats import describe_frames
 from .video import Clip
 from .windows import WindowDataset
@@ -53,6 +52,14 @@ class Speed:
     def ratio(self) -> float:
         """Ours over plain, CPU time."""
         return self.ours_cpu / self.plain_cpu
+
+
+class _Batches(NamedTuple):
+    """A kind of batch, see ``mixture.Kind``."""
+
+    blocks: int
+    batch: int
+    begin: float = 0.0
 
 
 class OneSeekAFrame:
@@ -96,50 +103,25 @@ def loading(windows: WindowDataset, batch: int = 8, seconds: float = 30, seed: i
     Nothing is decoded beforehand, and episodes that were opened but not used up when time is over count
     against our side.
     """
-    order = Mixture([Part.of(windows, batch)], seed, lanes=1, open_shards=2)
-    source, plain = VideoSource(windows), OneSeekAFrame(windows)
+    decoded, plain = DecodedWindows(windows), OneSeekAFrame(windows)
+    feed = Feed(_Batches(windows.blocks, batch), decoded, None)  # type: ignore[arg-type]
+    order = Mixture([feed], seed, shuffle="episodes", open_episodes=2, lanes=1)
     clocks = np.zeros((2, 2))
-    started, count = time.perf_counter(), 0
+    started, count, step = time.perf_counter(), 0, 0
     while count < len(windows) and time.perf_counter() - started < seconds:
-        draw = next(order)
+        draw = order.draw(step)
         began = np.array([time.perf_counter(), time.process_time()])
-        ours = source.fetch(draw).video.numpy()
+        ours = decoded.read(draw, range(batch)).video.numpy()
         between = np.array([time.perf_counter(), time.process_time()])
-        theirs = np.stack([plain.video(i) for i in draw.indices])
+        theirs = np.stack([plain.video(i) for i in draw.index.tolist()])
         ended = np.array([time.perf_counter(), time.process_time()])
         if not np.array_equal(ours, theirs):
             raise AssertionError("both ways of decoding must give the same frames")
         clocks += np.stack([between - began, ended - between])
-        count += len(draw.indices)
+        count, step = count + batch, step + 1
     (ours_s, ours_cpu), (plain_s, plain_cpu) = (count / clocks).tolist()
-    decoded = windows.frames.decoded / count / max(len(windows.card.views), 1)
-    return Speed(count, ours_s, plain_s, ours_cpu, plain_cpu, decoded)
-
-
-def waiting(batches: Iterator[Any], step: Callable[[Any], None], steps: int = 20) -> float:
-    """Share of ``steps`` training steps that is spent waiting for the next batch.
-
-    The first batch and step are not counted: workers start and networks warm up.
-    """
-    step(next(batches))
-    waited = worked = 0.0
-    for _ in range(steps):
-        began = time.perf_counter()
-        batch = next(batches)
-        between = time.perf_counter()
-        step(batch)
-        ended = time.perf_counter()
-        waited += between - began
-        worked += ended - between
-    return waited / (waited + worked)
-
-
-def video_loader(
-    sets: Sequence[tuple[WindowDataset, int]], workers: int = 1, seed: int = 0
-) -> Loader:
-    """A loader of (windows, batch size) in equal turns."""
-    parts = [Part.of(windows, batch) for windows, batch in sets]
-    return Loader(Mixture(parts, seed), [VideoSource(windows) for windows, _ in sets], workers)
+    frames = decoded.drawn.frames.decoded / count / max(len(windows.card.views), 1)
+    return Speed(count, ours_s, plain_s, ours_cpu, plain_cpu, frames)
 
 
 def wrap_clips(folder: Path, files: dict[str, Path], fps: float) -> Dataset:

@@ -77,6 +77,12 @@ class Augmentation:
     saturation: float = 0.5
     hue: float = 0.08
 
+    def scaled(self, share: float) -> Augmentation:
+        """So much of it: 1 is all, 0 changes nothing."""
+        kept = 1.0 - share * (1.0 - self.crop)
+        rest = (self.brightness, self.contrast, self.saturation, self.hue)
+        return Augmentation(kept, *(share * each for each in rest))
+
 
 def augment(
     views: Sequence[np.ndarray], settings: Augmentation, rng: np.random.Generator

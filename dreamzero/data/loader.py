@@ -1,128 +1,120 @@
-"""Batches in the order of a mixture, decoded ahead in worker processes, resumable at the step."""
+"""The steps of a training read in order, ahead of time, in worker processes or in this one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils import data
 
 from ..errors import UserError
-from .mixture import Draw, Mixture
-from .windows import WindowBatch, WindowDataset
+from .mixture import BatchSource, Draw
+
+# Rows of a batch of so many -> the places of those to read, piece by piece.
+Cut = Callable[[int], Sequence[Sequence[int]]]
 
 
-class Source(Protocol):
-    """What turns a draw into a batch; windows of video (``VideoSource``) or of cached features."""
+@dataclass
+class Taken:
+    """One step's rows.
 
-    def fetch(self, draw: Draw) -> Any: ...
-
-
-class VideoSource:
-    """Batches decoded from video.
-
-    Args:
-        windows: what the mixture's part was made of; its ``cache_mb`` has to hold the episodes that a
-            worker's lanes keep open, or frames are decoded several times.
+    Attributes:
+        draw: what all processes together see.
+        places: the rows that were read, piece by piece.
+        pieces: what ``Windows.read`` gave for each; empty where there is a problem.
+        problem: why they could not be read.
     """
 
-    def __init__(self, windows: WindowDataset) -> None:
-        self.windows = windows
-
-    def fetch(self, draw: Draw) -> WindowBatch:
-        """The draw's windows; newly opened episodes are decoded once, from front to back."""
-        for own in draw.opened:
-            self.windows.warm(self.windows.shard(own[0]), own)
-        return self.windows.batch(draw.indices, draw.epochs)
-
-
-class _Fetch(data.Dataset[tuple[int, Any]]):
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
-
-    def __getitem__(self, draw: Any) -> tuple[int, Any]:
-        return draw.part, self.sources[draw.part].fetch(draw)
-
-
-class _Draws(data.Sampler[Draw]):
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
-
-    def __iter__(self) -> Iterator[Draw]:
-        # A copy: batches are drawn ahead of those that were handed out.
-        return self.mixture.copy()
+    draw: Draw
+    places: Sequence[Sequence[int]]
+    pieces: list[Any]
+    problem: UserError | None = None
 
 
 class Loader:
-    """An endless iterator over (part, batch).
+    """Reads what a source draws for each step.
 
-    >>> loader = Loader(Mixture([Part.of(windows, batch=16)]), [VideoSource(windows)], workers=1)
-    >>> part, batch = next(loader)
-    >>> state = loader.state_dict()        # goes on with the batch after this one
+    >>> loader = Loader(mixture, lambda rows: [range(rows)], workers=2)
+    >>> loader.start(0, steps)
+    >>> for step in range(steps):
+    ...     taken = loader.take(step)
+    ...     batch = taken.draw.windows.finish(taken.pieces[0])
+
+    With "episodes" as its shuffle a source's step g belongs to lane g modulo ``mixture.LANES``, and so to
+    one worker, where the number of workers divides that.
 
     Args:
-        mixture: the order; it is at the batches handed out, however many were loaded ahead.
-        sources: one for each of its parts.
-        workers: processes that load; 0 loads in this one, when asked.
-        ahead: batches that each worker keeps ready.
-        pin: put batches into memory that copies to a GPU faster.
-
-    Raises:
-        UserError: sources and parts do not match, or lanes do not divide among the workers.
+        cut: which rows of a batch to read.
+        workers: processes that read; 0 reads in this one, when asked.
+        ahead: steps that each worker keeps ready.
     """
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        sources: Sequence[Source],
-        workers: int = 0,
-        ahead: int = 2,
-        pin: bool = False,
-    ) -> None:
-        if len(sources) != len(mixture.parts):
-            raise UserError(f"{len(mixture.parts)} parts need as many sources, got {len(sources)}")
-        if workers and mixture.lanes // mixture.world % workers:
-            raise UserError(
-                f"{mixture.lanes // mixture.world} lanes do not divide among {workers} workers"
-            )
-        self.mixture, self.sources = mixture, list(sources)
-        # A generator of its own: the global one belongs to the training.
-        self._options: dict[str, Any] = {
-            "num_workers": workers,
-            "pin_memory": pin,
-            "generator": torch.Generator().manual_seed(mixture.seed),
-        }
-        if workers:
-            self._options["prefetch_factor"] = ahead
-        self._batches: Iterator[tuple[int, Any]] | None = None
+    def __init__(self, source: BatchSource, cut: Cut, workers: int = 0, ahead: int = 2) -> None:
+        self._steps, self._workers, self._ahead = _Steps(source, cut), workers, ahead
+        self._coming: Iterator[tuple[int, Any]] | None = None
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        return self
-
-    def __next__(self) -> tuple[int, Any]:
-        if self._batches is None:
-            self._batches = iter(
-                data.DataLoader(
-                    _Fetch(self.sources),
-                    sampler=_Draws(self.mixture),
-                    batch_size=None,
-                    **self._options,
-                )
-            )
-        batch = next(self._batches)
-        next(self.mixture)
-        return batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the mixture stands after the last batch handed out."""
-        return self.mixture.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there; what was loaded ahead is dropped."""
+    def start(self, step: int, stop: int) -> None:
+        """Begin to read steps ``step`` to ``stop - 1``; they have to be taken in this order."""
         self.close()
-        self.mixture.load_state_dict(state)
+        if self._workers and step < stop:
+            # A generator of its own: the global one belongs to the training.
+            loader = data.DataLoader(
+                self._steps,
+                sampler=range(step, stop),
+                batch_size=None,
+                num_workers=self._workers,
+                prefetch_factor=self._ahead,
+                worker_init_fn=_deaf,
+                generator=torch.Generator().manual_seed(0),
+            )
+            self._coming = iter(loader)
+
+    def take(self, step: int) -> Taken:
+        """A step's rows; what cannot be read stands in it, since processes have to stop together."""
+        draw = self._steps.source.draw(step)
+        try:
+            if self._coming is None:
+                found, read = self._steps[step]
+            else:
+                found, read = next(self._coming)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            found, read = (
+                step,
+                UserError(
+                    "a process that reads ended (killed for its memory?): try fewer train.workers or a "
+                    "smaller train.memory_gb"
+                ),
+            )
+        assert found == step, f"step {step} was asked for, step {found} is the next"
+        if isinstance(read, UserError):
+            return Taken(draw, [], [], read)
+        places, pieces = read
+        return Taken(draw, places, pieces)
 
     def close(self) -> None:
         """End the workers."""
-        self._batches = None
+        self._coming = None
+
+
+class _Steps(data.Dataset[tuple[int, Any]]):
+    def __init__(self, source: BatchSource, cut: Cut) -> None:
+        self.source, self.cut = source, cut
+
+    def __getitem__(self, step: int) -> tuple[int, Any]:
+        draw = self.source.draw(step)
+        try:
+            places = self.cut(len(draw.index))
+            return step, (places, [draw.windows.read(draw, piece) for piece in places])
+        except UserError as error:  # torch would bury it in a traceback
+            return step, error
+
+
+def _deaf(worker: int) -> None:
+    """Leave signals to the training, which ends its workers when it has written a checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

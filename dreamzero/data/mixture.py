@@ -1,263 +1,293 @@
-"""Which windows come next: shuffled by shard, mixed by weight, and resumable at any step.
+"""What a step sees: windows drawn from recordings of one or several robots, by (seed, step) alone.
 
-Windows of one episode lie together on disk and share frames. So a few episodes are open at a time
-and windows are drawn from those at random; when one is used up the next episode is opened. Every
-window comes once an epoch. All of this exists ``lanes`` times over, each lane with episodes of its
-own, and step g is lane g modulo lanes: a loader that gives each worker its lanes decodes every episode in
-one worker only, and what is drawn does not depend on how many workers or ranks there are.
+Two protocols stand between a training and where windows come from: ``Windows`` (all windows of one robot
+at one length, whether in memory, in a cache on disk or still in their video) and ``BatchSource`` (which of
+them a step takes). Nothing is remembered from step to step, so that a run may be resumed, or read by
+several processes, at any step.
 """
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from math import gcd
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import UserError
+from ..types import Batch
+from .order import EpisodeOrder, Turns
+
+# Episodes a recording may have, at most, in the numbering of ``Windows.episode``.
+EPISODES = 10**6
+# Step g belongs to lane g modulo LANES: as many processes may read without reading an episode twice.
+LANES = 4
+Shuffle = Literal["windows", "episodes"]
 
 
-class Sharded(Protocol):
-    """Windows by number, and which of them lie together."""
+class Windows(Protocol):
+    """All windows of one robot at one length.
 
-    def __len__(self) -> int: ...
-    def shard(self, index: int) -> Hashable: ...
-
-
-class Draw(NamedTuple):
-    """One batch.
+    A training reads some rows of a draw in two parts: ``read`` may happen in another process, ``finish``
+    happens where the networks are.
 
     Attributes:
-        part: number of the mixture's part it comes from.
-        indices: its windows.
-        epochs: how often the part had been gone through when each window's episode was opened.
-        opened: shards opened for it, each with the windows that are yet to be drawn of it.
+        episode: int64 ``[N]``; windows of an episode follow one another, and recording i numbers its
+            episodes from ``EPISODES * i`` on.
+        has_action: bool ``[N]``; prompts: all that occur; embodiment: name of the card.
     """
 
-    part: int
-    indices: list[int]
-    epochs: list[int]
-    opened: list[list[int]]
+    episode: Tensor
+    has_action: Tensor
+    prompts: list[str]
+    embodiment: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, draw: Draw, places: Sequence[int]) -> Any:
+        """The rows of a draw at ``places``, for ``finish``; UserError for what cannot be read."""
+        ...
+
+    def finish(self, read: Any) -> Batch:
+        """What ``read`` gave, as the model takes it."""
+        ...
+
+    def batch(self, index: Tensor) -> Batch:
+        """The windows at ``index [b]``, as they were recorded."""
+        ...
+
+    def where(self, index: int) -> str:
+        """Recording, episode and frame of a window, for people."""
+        ...
+
+
+class Ready:
+    """Windows that need nothing but reading; a class that has ``batch`` takes the rest from here."""
+
+    def batch(self, index: Tensor) -> Batch:
+        """See ``Windows``."""
+        raise NotImplementedError
+
+    def read(self, draw: Draw, places: Sequence[int]) -> Batch:
+        """See ``Windows``."""
+        return self.batch(draw.index[list(places)])
+
+    def finish(self, read: Batch) -> Batch:
+        """See ``Windows``."""
+        return read
 
 
 @dataclass(frozen=True)
-class Part:
-    """One kind of batch in a mixture.
+class Draw:
+    """The windows of one step, for all processes together.
 
     Attributes:
-        shards: window numbers, those of one shard together.
-        batch: windows a batch.
-        weight: how often its turn comes, against the other parts'.
-        begins: windows that begin an episode.
-        begin: share of each batch that is drawn from ``begins`` (with replacement).
+        index: int64 ``[b]`` into ``windows``.
+        visits: int64 ``[b]``, where windows come by episode: equal numbers for all that are drawn of an
+            episode before it is left again; -1 for a window that comes alone. None: they all do.
     """
 
-    shards: Sequence[Sequence[int]]
-    batch: int
-    weight: float = 1.0
-    begins: Sequence[int] = ()
-    begin: float = 0.0
+    windows: Windows
+    index: Tensor
+    step: int = 0
+    visits: Tensor | None = None
 
-    @classmethod
-    def of(
-        cls,
-        windows: Sharded,
-        batch: int,
-        weight: float = 1.0,
-        keep: Sequence[int] | None = None,
-        begin: float = 0.0,
-    ) -> Self:
-        """From a set of windows; ``keep`` says which of them (all by default)."""
-        numbers = range(len(windows)) if keep is None else keep
-        shards: dict[Hashable, list[int]] = {}
-        for i in numbers:
-            shards.setdefault(windows.shard(i), []).append(int(i))
-        if not shards:
-            raise UserError("a part of a mixture holds no windows")
-        if batch < 1 or not weight > 0 or not 0 <= begin <= 1:
-            raise UserError(
-                f"a part of a mixture needs batch >= 1, weight > 0 and 0 <= begin <= 1; got {batch}, "
-                f"{weight:g}, {begin:g}"
-            )
-        grouped = list(shards.values())
-        return cls(grouped, batch, weight, [own[0] for own in grouped], begin)
-
-    def describe(self) -> list[float]:
-        """What must be the same for a state to fit."""
-        windows = sum(len(own) for own in self.shards)
-        return [len(self.shards), windows, self.batch, self.weight, self.begin]
+    def numbers(self, places: Sequence[int]) -> list[int]:
+        """One for each of these rows, different for all rows of all steps of a kind."""
+        return [self.step * len(self.index) + place for place in places]
 
 
-def split(windows: Sharded, share: float) -> tuple[list[int], list[int]]:
-    """(windows to train on, windows held out): the last shards of every recording are held out.
+class BatchSource(Protocol):
+    """Which windows a step takes.
+
+    ``draw`` depends on the seed and the step alone: that is what makes a resumed run, and one on
+    another number of processes, take the same steps.
+    """
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """All there are; they tell what to evaluate on."""
+        ...
+
+    def draw(self, step: int) -> Draw: ...
+
+
+class Kind(Protocol):
+    """One kind of batch: blocks a window, windows a batch, and the share that begins episodes."""
+
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def begin(self) -> float: ...
+
+
+@dataclass(eq=False)
+class Feed:
+    """Windows of one kind, split into those trained on and those held out.
+
+    Held out are the last episodes of every recording.
 
     Args:
-        windows: their shards are (recording, episode).
-        share: of each recording's episodes, at least one where there are two.
+        validation: share of each recording's episodes, at least one where there are two; None: none.
+        weights: how often each recording is drawn; None: by its number of windows.
     """
-    episodes: dict[Any, list[Any]] = {}
-    for i in range(len(windows)):
-        shard: Any = windows.shard(i)
-        recording, episode = shard
-        own = episodes.setdefault(recording, [])
-        if not own or own[-1] != episode:
-            own.append(episode)
-    held: set[Any] = set()
-    for recording, own in episodes.items():
-        count = max(1, round(share * len(own))) if len(own) > 1 else 0
-        held |= {(recording, e) for e in own[len(own) - count :]}
-    train = [i for i in range(len(windows)) if windows.shard(i) not in held]
-    return train, [i for i in range(len(windows)) if windows.shard(i) in held]
+
+    source: Kind
+    windows: Windows
+    validation: float | None = 0.02
+    weights: Sequence[float] | None = None
+    train: Tensor = field(init=False)
+    held_out: Tensor = field(init=False)
+    begins: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        episode = self.windows.episode
+        held = torch.zeros(len(self.windows), dtype=torch.bool)
+        episodes = episode.unique()
+        for recording in (episodes // EPISODES).unique():
+            own = episodes[episodes // EPISODES == recording]
+            some = self.validation is not None and len(own) > 1
+            count = max(1, round((self.validation or 0.0) * len(own))) if some else 0
+            held |= torch.isin(episode, own[len(own) - count :])
+        self.train, self.held_out = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+        own = episode[self.train]
+        self.begins = self.train[torch.cat([own[:1] >= 0, own[1:] != own[:-1]])]
+
+    @property
+    def begin(self) -> int:
+        """Rows of a batch that are drawn from ``begins``."""
+        return round(self.source.begin * self.source.batch)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """int64 ``[source.batch]``, every window for itself, with replacement."""
+        rest = self.pick(self.train, self.source.batch - self.begin, generator)
+        return torch.cat([rest, self.pick(self.begins, self.begin, generator)])
+
+    def pick(self, pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """int64 ``[count]`` out of ``pool``, with replacement."""
+        if self.weights is None:
+            return pool[torch.randint(0, len(pool), (count,), generator=generator)]
+        if not count:
+            return pool[:0]
+        recording = self.windows.episode[pool] // EPISODES
+        present, sizes = recording.unique(return_counts=True)
+        share = torch.tensor([float(self.weights[int(i)]) for i in present]) / sizes
+        each = share[torch.searchsorted(present, recording)]
+        return pool[torch.multinomial(each, count, replacement=True, generator=generator)]
 
 
-@dataclass
-class _Lane:
-    """A part as one lane sees it: the shards open now, and how many it has opened."""
+class ByEpisode:
+    """The windows of a feed in the order of their episodes (``EpisodeOrder``), recordings by weight."""
 
-    opened: int = 0
-    drawn: int = 0
-    pool: list[tuple[int, list[int]]] = field(default_factory=list)
+    def __init__(self, feed: Feed, seed: Sequence[int], lanes: int, open_episodes: int) -> None:
+        self.lanes = lanes
+        self._rows = feed.source.batch - feed.begin
+        index, episode = feed.train.numpy(), feed.windows.episode[feed.train].numpy()
+        own = np.split(index, np.flatnonzero(np.diff(episode)) + 1)
+        recording = [int(feed.windows.episode[int(each[0])]) // EPISODES for each in own]
+        present = sorted(set(recording)) if feed.weights is not None else [-1]
+        self._turns = Turns([1.0 if feed.weights is None else feed.weights[i] for i in present])
+        self._orders = [
+            EpisodeOrder(
+                [e for e, of in zip(own, recording, strict=True) if i in (of, -1)],
+                [*seed, i + 1],
+                lanes,
+                open_episodes,
+            )
+            for i in present
+        ]
+
+    def at(self, lane: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64 ``[rows]`` twice: the windows of a lane's turn, and their visits."""
+        rows = turn * self._rows + np.arange(self._rows)
+        which, earlier = self._turns.at(rows)
+        parts = [(order, earlier[which == i]) for i, order in enumerate(self._orders)]
+        found = [order.at(lane, int(own[0]), len(own)) for order, own in parts if len(own)]
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        windows, visits = (np.concatenate(part) for part in zip(*found, strict=True))
+        return windows, visits
 
 
 class Mixture:
-    """An endless, deterministic order of batches over several parts.
+    """Batches of several kinds and robots: the kinds take turns, robots come by weight.
 
     Args:
-        parts: kinds of batches; which comes next follows from their weights alone.
-        seed: of every shuffle.
-        lanes: independent streams; a multiple of the number of workers times that of ranks.
-        open_shards: episodes that each lane draws from at a time; more mix better and need more memory.
-        rank, world: of a distributed training: each rank gets every ``world``-th batch.
+        feeds: a robot may have several, of different kinds (full windows, first blocks).
+        weights: of each feed's robot; equal by default, and robots then take turns.
+        seed: of all draws.
+        shuffle: "windows" draws each window for itself, with replacement; "episodes" opens a few
+            episodes at a time and draws each of their windows once, so that who reads from disk or video
+            reads every episode once an epoch. Rows then stand in the order of their episodes, so that
+            processes which share a batch share few of them.
+        open_episodes: with "episodes", so many at a time in each lane; lanes: see ``LANES``.
 
     Raises:
-        UserError: no part, or lanes that do not divide among the ranks.
+        UserError: nothing to draw from.
     """
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        feeds: Sequence[Feed],
         seed: int = 0,
-        lanes: int = 4,
-        open_shards: int = 4,
-        rank: int = 0,
-        world: int = 1,
+        weights: Sequence[float] | None = None,
+        shuffle: Shuffle = "windows",
+        open_episodes: int = 8,
+        lanes: int = LANES,
     ) -> None:
-        if not parts:
-            raise UserError("a mixture needs at least one part")
-        if lanes < 1 or lanes % world:
-            raise UserError(f"{lanes} lanes do not divide among {world} ranks")
-        self.parts, self.seed = list(parts), seed
-        self.lanes, self.open_shards, self.rank, self.world = lanes, open_shards, rank, world
-        self.step = 0
-        self._turns = [[0] * len(parts) for _ in range(lanes)]
-        self._state = [[_Lane() for _ in parts] for _ in range(lanes)]
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
-        self._resumed: set[tuple[int, int]] = set()
-
-    def copy(self) -> Mixture:
-        """Another one at the same place, over the same parts."""
-        other = Mixture(self.parts, self.seed, self.lanes, self.open_shards, self.rank, self.world)
-        other.load_state_dict(self.state_dict())
-        other._resumed = set(self._resumed)
-        return other
-
-    def __iter__(self) -> Iterator[Draw]:
-        return self
-
-    def __next__(self) -> Draw:
-        """This rank's next batch; the others' are drawn along, so that every rank's state is whole."""
-        mine = None
-        for rank in range(self.world):
-            draw = self._draw(self.step % self.lanes)
-            self.step += 1
-            mine = draw if rank == self.rank else mine
-        assert mine is not None
-        return mine
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where it stands, as plain numbers and lists; the same on every rank."""
-        lanes = [
-            [{"opened": x.opened, "drawn": x.drawn, "pool": x.pool} for x in lane]
-            for lane in self._state
-        ]
-        state = {"step": self.step, "turns": self._turns, "lanes": lanes, "of": self._describe()}
-        copied: dict[str, Any] = json.loads(json.dumps(state))
-        return copied
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there; UserError if the state is one of another mixture."""
-        if state["of"] != self._describe():
-            raise UserError(
-                "the data differ from those of the saved run (windows, batches, weights, seed or "
-                "lanes): resume with the same, or start anew"
-            )
-        self.step = int(state["step"])
-        self._turns = [list(turns) for turns in state["turns"]]
-        self._state = [
-            [
-                _Lane(x["opened"], x["drawn"], [(q, list(left)) for q, left in x["pool"]])
-                for x in lane
+        if not feeds:
+            raise UserError("nothing to train on: give at least one kind of batch a batch size")
+        for feed in feeds:
+            if not len(feed.train):
+                raise UserError(
+                    f"all windows of {feed.windows.embodiment} are held out: lower train.validation"
+                )
+        self.feeds: Sequence[Feed] = list(feeds)
+        self.seed, self.lanes = seed, lanes
+        self.weights = None if weights is None else [float(w) for w in weights]
+        every = range(len(self.feeds))
+        if self.weights is None:
+            self.kinds = [[i] for i in every]
+        else:
+            blocks = [feed.source.blocks for feed in self.feeds]
+            self.kinds = [[i for i in every if blocks[i] == b] for b in dict.fromkeys(blocks)]
+        self._by_episode: list[ByEpisode] = []
+        if shuffle == "episodes":
+            # Of the lanes a kind meets only these: its turns come every so many steps.
+            own = lanes // gcd(len(self.kinds), lanes)
+            self._robots = [
+                Turns([1.0 if self.weights is None else self.weights[i] for i in kind])
+                for kind in self.kinds
             ]
-            for lane in state["lanes"]
-        ]
-        self._resumed = {(i, j) for i, lane in enumerate(self._state) for j in range(len(lane))}
+            self._by_episode = [
+                ByEpisode(feed, (seed, i), own, open_episodes) for i, feed in enumerate(self.feeds)
+            ]
 
-    def _describe(self) -> list[Any]:
-        described: list[Any] = [part.describe() for part in self.parts]
-        return [self.seed, self.lanes, self.open_shards, described]
+    def draw(self, step: int) -> Draw:
+        """The same for the same step, whatever came before."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 4)
+        kind = self.kinds[step % len(self.kinds)]
+        if self._by_episode:
+            return self._draw_by_episode(step, kind, generator)
+        feed = self.feeds[kind[0]]
+        if self.weights is not None:
+            weights = torch.tensor([self.weights[i] for i in kind])
+            feed = self.feeds[kind[int(torch.multinomial(weights, 1, generator=generator))]]
+        return Draw(feed.windows, feed.draw(generator), step)
 
-    def _draw(self, lane: int) -> Draw:
-        turns = self._turns[lane]
-        part = min(range(len(self.parts)), key=lambda i: ((turns[i] + 1) / self.parts[i].weight, i))
-        turns[part] += 1
-        own, stream = self.parts[part], self._state[lane][part]
-        at_begins = round(own.begin * own.batch)
-        # After a resume the shards that were open are so again.
-        again = (lane, part) in self._resumed
-        self._resumed.discard((lane, part))
-        draw = Draw(part, [], [], [list(left) for _, left in stream.pool] if again else [])
-        for _ in range(own.batch - at_begins):
-            self._draw_window(part, lane, stream, draw)
-        chance = random.Random(f"{self.seed} begins {part} {lane} {turns[part]}")
-        draw.indices.extend(chance.choice(own.begins) for _ in range(at_begins))
-        draw.epochs.extend([self._epoch(part, lane, stream.opened)] * at_begins)
-        return draw
-
-    def _draw_window(self, part: int, lane: int, stream: _Lane, draw: Draw) -> None:
-        own = self.parts[part]
-        while len(stream.pool) < self.open_shards:
-            place = stream.opened * self.lanes + lane
-            windows = list(own.shards[self._shard(part, place)])
-            stream.pool.append((place, windows))
-            stream.opened += 1
-            draw.opened.append(list(windows))
-        chance = random.Random(f"{self.seed} {part} {lane} {stream.drawn}")
-        stream.drawn += 1
-        number = chance.randrange(sum(len(left) for _, left in stream.pool))
-        for slot, (place, left) in enumerate(stream.pool):
-            if number < len(left):
-                left[number], left[-1] = left[-1], left[number]
-                draw.indices.append(left.pop())
-                draw.epochs.append(place // len(own.shards))
-                if not left:
-                    del stream.pool[slot]
-                return
-            number -= len(left)
-
-    def _epoch(self, part: int, lane: int, opened: int) -> int:
-        return (max(opened - 1, 0) * self.lanes + lane) // len(self.parts[part].shards)
-
-    def _shard(self, part: int, place: int) -> int:
-        """The shard at a place of the endless sequence of shuffled epochs."""
-        count = len(self.parts[part].shards)
-        epoch = place // count
-        if (part, epoch) not in self._orders:
-            stale = [k for k in self._orders if k[0] == part and k[1] < epoch - self.lanes]
-            for key in stale:
-                del self._orders[key]
-            rng = np.random.default_rng([self.seed, part, epoch])
-            self._orders[part, epoch] = rng.permutation(count)
-        return int(self._orders[part, epoch][place % count])
+    def _draw_by_episode(self, step: int, kind: list[int], generator: torch.Generator) -> Draw:
+        lanes = self._by_episode[kind[0]].lanes
+        turn, lane = divmod(step // len(self.kinds), lanes)
+        (which,), (turn,) = self._robots[step % len(self.kinds)].at(np.array([turn]))
+        feed, order = self.feeds[kind[which]], self._by_episode[kind[which]]
+        windows, visits = order.at(lane, int(turn))
+        begins = feed.pick(feed.begins, feed.begin, generator)
+        index = torch.cat([torch.from_numpy(windows), begins])
+        visit = torch.cat([torch.from_numpy(visits), torch.full((len(begins),), -1)])
+        place = index.argsort(stable=True)
+        return Draw(feed.windows, index[place], step, visit[place])

@@ -7,6 +7,7 @@ first action. Video and state take the row nearest in time; actions see ``resamp
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -201,6 +202,15 @@ class WindowDataset(data.Dataset[Window]):
             embodiment=self.card.name,
         )
 
+    def variant(
+        self, augmentation: Augmentation | None = None, seed: int = 0, cache_mb: float = 512
+    ) -> WindowDataset:
+        """The same windows with other augmentation and decoded frames of its own."""
+        other = copy.copy(self)
+        other.augmentation, other.seed = augmentation, seed
+        other.frames = FrameCache(cache_mb)
+        return other
+
     def warm(self, shard: tuple[int, int], indices: Sequence[int]) -> None:
         """Decode once, in the order of the files, what windows of one shard show."""
         which, episode = shard
@@ -222,8 +232,19 @@ class WindowDataset(data.Dataset[Window]):
 
     def prompt(self, index: int) -> str:
         """What the text encoder is given for a window."""
-        which, episode, _ = self._index[index]
+        return self.instruction(self.shard(index))
+
+    def instruction(self, shard: tuple[int, int]) -> str:
+        """What the text encoder is given for the windows of an episode."""
+        which, episode = shard
         return self.card.render_prompt(self.datasets[which].episode(episode).task)
+
+    def acts(self, which: int) -> bool:
+        """Whether the windows of a recording have actions."""
+        dataset, card = self.datasets[which], self.card
+        if self.normalizer is None or (card.state_dim and not dataset.state_names):
+            return False
+        return card.has_action and dataset.has_action
 
     def _frame_times(self, start: float) -> np.ndarray:
         frames = 1 + self.blocks * self.card.frames_per_block

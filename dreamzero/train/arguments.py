@@ -41,6 +41,11 @@ def check_arguments(
             f"--weights {' '.join(f'{w:g}' for w in weights)}: give one above 0 for each of the "
             f"{len(data)} folders of --data"
         )
+    if settings.augment and settings.reading != "video":
+        raise UserError(
+            f"train.augment={settings.augment:g} varies what is decoded at every step: set "
+            "train.reading=video too, or leave it out"
+        )
     if settings.stage == "flash" and init is None:
         raise UserError("train.stage=flash is a last stage: name the trained model with --init")
     out = Path(out)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,13 +28,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils import data
 
-from ..data.mixture import Draw
+from ..data.mixture import Ready
+from ..data.recorded import RecordedWindows
 from ..data.windows import WindowBatch, WindowDataset
 from ..errors import UserError, make_folder
 from ..types import Batch
 from .features import FeatureEncoder
 
-_FORMAT = "1"
+_FORMAT = "2"
 Shard = tuple[int, int]
 
 
@@ -125,40 +127,35 @@ class FeatureCache:
         return gone
 
 
-class CachedWindows:
-    """Windows whose video was encoded before: the same numbers and shards as the windows' own.
+class CachedWindows(Ready, RecordedWindows):
+    """Windows whose video was encoded before, read from their files whenever they are asked for.
 
     Attributes:
-        windows: where actions, states and prompts come from.
+        bytes: of all files.
     """
 
     def __init__(
         self, windows: WindowDataset, encoder: FeatureEncoder, paths: Sequence[Path]
     ) -> None:
-        self.windows, self.encoder = windows, encoder
-        own = shards(windows)
-        self._place = {
-            number: (path, row)
-            for path, numbers in zip(paths, own.values(), strict=True)
-            for row, number in enumerate(numbers)
+        super().__init__(windows)
+        self.encoder = encoder
+        own = shards(windows).items()
+        self._files = {
+            shard: (path, numbers[0]) for path, (shard, numbers) in zip(paths, own, strict=True)
         }
+        self.bytes = sum(path.stat().st_size for path in paths)
         self._open: OrderedDict[Path, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_open", "_lock")}
 
-    def __len__(self) -> int:
-        return len(self.windows)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _open=OrderedDict(), _lock=threading.Lock())
 
-    def shard(self, index: int) -> Shard:
-        return self.windows.shard(index)
-
-    def fetch(self, draw: Draw) -> Batch:
-        """See ``loader.Source``."""
-        return self.batch(draw.indices)
-
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, index: Sequence[int] | Tensor) -> Batch:
         """The windows of these numbers."""
+        indices = [int(i) for i in index]
         rows = [self._features(i) for i in indices]
         features = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         vectors = [self.windows.vectors(i) for i in indices]
@@ -180,14 +177,14 @@ class CachedWindows:
         )
 
     def _features(self, index: int) -> dict[str, Tensor]:
-        path, row = self._place[index]
-        file = self._open.pop(path, None)
-        if file is None:
-            file = safe_open(path, "pt")
-            if len(self._open) >= 64:
+        path, first = self._files[self.windows.shard(index)]
+        with self._lock:
+            file = self._open.pop(path, None)
+            self._open[path] = file = safe_open(path, "pt") if file is None else file
+            if len(self._open) > 64:
                 self._open.popitem(last=False)
-        self._open[path] = file
-        return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
+            row = index - first
+            return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
 
 
 def shards(windows: WindowDataset) -> dict[Shard, list[int]]:

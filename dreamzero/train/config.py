@@ -66,6 +66,19 @@ class TrainSettings:
             a trained model and teaches it to act in one step of denoising (``FlashNoise``).
         full, first: the two kinds of batch, taken in turn; ``first.batch = 0`` leaves the second
             out. A batch is what all processes see together in one step.
+        shuffle: "windows" draws each window for itself, with replacement; "episodes" draws those of a
+            few episodes at a time, each once an epoch: for recordings that are read from disk or video.
+        open_episodes: of "episodes": how many windows are mixed from at a time, in each of four lanes
+            that take the steps in turn.
+        reading: where windows are read from. "memory": encoded once, all kept; "cache": encoded
+            once, read from disk; "video": decoded and encoded at every step; "auto": memory if they fit
+            into ``memory_gb``, else cache. All take the same steps.
+        workers: processes that read, of each training process; 0 reads in a thread. One, two or four
+            decode no episode twice.
+        memory_gb: what encoded windows, or decoded frames, may take on this machine; 0: a quarter of
+            what is free.
+        augment: how much videos are varied, as a share of the release's recipe (crops to 95 %, colours):
+            1 is all, 0 nothing. With "video" only.
         accumulate: pieces each process cuts its share of a batch into: less memory, same step.
         optimizer: "muon" takes the blocks' matrices and AdamW the rest; "adamw" takes all. Muon
             turns whole matrices: where they are sharded, every product of its iteration is a
@@ -104,6 +117,12 @@ class TrainSettings:
     stage: Literal["coupled", "flash"] = "coupled"
     full: Source = field(default_factory=lambda: Source(stride=-1))
     first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=-1))
+    shuffle: Literal["windows", "episodes"] = "windows"
+    open_episodes: int = 8
+    reading: Literal["auto", "memory", "cache", "video"] = "auto"
+    workers: int = 0
+    memory_gb: float = 0.0
+    augment: float = 0.0
     accumulate: int = 1
     optimizer: Literal["muon", "adamw"] = "muon"
     matrix_lr: float = 0.02
@@ -143,6 +162,9 @@ class TrainSettings:
             "lr",
             "matrix_lr",
             "clip",
+            "reading",
+            "workers",
+            "memory_gb",
             "accumulate",
             "compile",
             "sharding",
@@ -171,10 +193,17 @@ class TrainSettings:
                 f"train.lora_targets={','.join(self.lora_targets)}: choose from "
                 f"{', '.join(LORA_TARGETS)}"
             )
-        counts = "steps accumulate recompute_every evaluate_every log_every save_every keep"
+        counts = "steps open_episodes accumulate recompute_every evaluate_every log_every save_every keep"
         for name in (*counts.split(), "sampling_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("workers", "memory_gb", "augment"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name}={getattr(self, name):g}: must be at least 0")
+        if self.augment > 1:
+            raise UserError(
+                f"train.augment={self.augment:g}: must be at most 1, the release's recipe"
+            )
         if self.stage == "flash" and self.pure > 0:
             raise UserError(
                 f"train.pure={self.pure:g} is of coupled noise; leave it out with train.stage=flash"

@@ -8,9 +8,11 @@ processes: each takes its rows, and sums of errors are divided by the whole batc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ class Processes:
 
     Attributes:
         count, rank: how many, and which this one is; main: whether it writes and speaks.
+        local: how many of them are on this machine.
         device: of this process; sharded: whether the weights are divided.
 
     Raises:
@@ -55,6 +58,7 @@ class Processes:
         )
         self.count, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.main = self.rank == 0
+        self.local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         own = self.accelerator.device if self.count > 1 else torch.device(device)
         self.device = torch.device("cpu") if cpu else own
         self.settings = settings
@@ -114,22 +118,10 @@ class Processes:
         if self.main:
             self.wait()
 
-    def pieces(self, rows: int) -> list[list[int]]:
-        """Places in the batch of this process, cut into what it computes at a time.
-
-        Raises:
-            UserError: fewer samples than pieces.
-        """
-        parts = self.count * self.settings.accumulate
-        if rows < parts:
-            raise UserError(
-                f"a batch of {rows} cannot be cut into {parts} pieces ({self.count} processes, "
-                f"train.accumulate={self.settings.accumulate}): make train.full.batch and "
-                "train.first.batch larger, or the pieces fewer"
-            )
-        cut = torch.arange(rows).tensor_split(parts)
-        own = cut[self.rank * self.settings.accumulate :][: self.settings.accumulate]
-        return [piece.tolist() for piece in own]
+    @property
+    def cut(self) -> Callable[[int], list[list[int]]]:
+        """See ``cut``; without this object, so that other processes may have it."""
+        return partial(cut, count=self.count, rank=self.rank, accumulate=self.settings.accumulate)
 
     def hold(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Around all but the last piece: gradients are added up here before they travel.
@@ -163,6 +155,23 @@ class Processes:
         found = [text for text in self.gather(problem and str(problem)) if text]
         if found:
             raise UserError(found[0]) if self.main else SystemExit(2)
+
+
+def cut(rows: int, count: int, rank: int, accumulate: int) -> list[list[int]]:
+    """Places in a batch of one of ``count`` processes, cut into what it computes at a time.
+
+    Raises:
+        UserError: fewer samples than pieces.
+    """
+    parts = count * accumulate
+    if rows < parts:
+        raise UserError(
+            f"a batch of {rows} cannot be cut into {parts} pieces ({count} processes, "
+            f"train.accumulate={accumulate}): make train.full.batch and train.first.batch larger, or "
+            "the pieces fewer"
+        )
+    pieces = torch.arange(rows).tensor_split(parts)
+    return [piece.tolist() for piece in pieces[rank * accumulate :][:accumulate]]
 
 
 def whole(tensor: Tensor) -> Tensor:

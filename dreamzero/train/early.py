@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.mixture import Feed
 from ..embodiments import Embodiment
 from ..flow import SamplerConfig
 from ..model.bundle import WorldActionModel
 from ..types import Batch
 from .config import TrainSettings
 from .distributed import Processes
-from .mixture import Feed
 from .objective import Objective, draw, generators
 from .trained import on_device
 

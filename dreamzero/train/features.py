@@ -1,7 +1,8 @@
 """From windows of video to what the model reads, the same whether it is done now or was done before.
 
-Features are rounded to float16 on every way, so that training from a cache (``cache``) takes the same steps as
-training from video, bit for bit.
+Each window is encoded for itself and rounded to float16 on every way, so that training from a cache
+(``cache``) takes the same steps as training from video, bit for bit: convolutions of several windows at once
+add up in another order than of one, which rounding hides often, not always.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from ..model.codecs.base import Codec
 from ..model.conditioning import first_frame_latents
 from ..model.encoders.image import ImageEncoder
 from ..types import Batch
-
-# Video that is encoded at a time: 32 full windows of 64 x 64, one of 352 x 640.
-PIXELS = 32 * 33 * 64 * 64
 
 
 class FeatureEncoder:
@@ -60,8 +58,7 @@ class FeatureEncoder:
         """
         assert isinstance(self.codec, torch.nn.Module)
         device = next(self.codec.parameters()).device
-        step = max(1, PIXELS // video[0, ..., 0].numel())
-        pieces = [self._encode(piece.to(device)) for piece in video.split(step)]
+        pieces = [self._encode(piece.to(device)) for piece in video.split(1)]
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _encode(self, video: Tensor) -> dict[str, Tensor]:

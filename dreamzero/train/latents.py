@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..data.mixture import EPISODES, Ready
 from ..types import Batch
-from .cache import FeatureCache
 from .features import FeatureEncoder
 
 if TYPE_CHECKING:
@@ -19,12 +18,9 @@ if TYPE_CHECKING:
     from ..model.codecs.base import Codec
     from ..model.encoders.image import ImageEncoder
 
-# Episodes a recording may have, at most, in the numbering of ``LatentWindows.episode``.
-EPISODES = 10**6
-
 
 @dataclass(eq=False)
-class LatentWindows:
+class LatentWindows(Ready):
     """All windows of one embodiment at one length.
 
     Attributes:
@@ -125,26 +121,6 @@ def encode_windows(
     from tqdm.auto import tqdm
 
     encoder = FeatureEncoder(codec, action_dim, state_dim, first_frame, image_encoder)
-    numbers = tqdm(_pieces(len(windows), 32), desc="encode windows", disable=not progress)
+    starts = tqdm(range(0, len(windows), 32), desc="encode windows", disable=not progress)
+    numbers = (range(i, min(i + 32, len(windows))) for i in starts)
     return LatentWindows.collect(windows, (encoder(windows.batch(n)) for n in numbers))
-
-
-def encode_cached(
-    windows: WindowDataset,
-    codec: Codec,
-    action_dim: int,
-    state_dim: int,
-    folder: Path,
-    progress: bool = True,
-    first_frame: bool = False,
-    image_encoder: ImageEncoder | None = None,
-) -> LatentWindows:
-    """As ``encode_windows``, with features kept in ``folder`` and found again (``FeatureCache``)."""
-    encoder = FeatureEncoder(codec, action_dim, state_dim, first_frame, image_encoder)
-    cached = FeatureCache(folder).precompute(windows, encoder, progress)
-    numbers = _pieces(len(windows), 256)
-    return LatentWindows.collect(windows, (cached.batch(n) for n in numbers))
-
-
-def _pieces(count: int, size: int) -> list[range]:
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from ..config import to_dict
+from ..data.loader import Loader
+from ..data.mixture import BatchSource, Feed, Mixture
 from ..errors import UserError
 from ..model.bundle import WorldActionModel
 from ..model.checkpoints.adapters import Base
@@ -25,7 +27,7 @@ from .config import TrainSettings
 from .distributed import Processes, gradient_norms, norm_of
 from .early import Early, save_strip
 from .flops import peak_flops
-from .mixture import BatchSource, Feed, Mixture
+from .latents import LatentWindows
 from .monitor import Divergence, Log, Meter, Stopped, diverged, mean_of, signals
 from .objective import Objective
 from .optim import Average, optimizers, rate, set_rate
@@ -34,7 +36,7 @@ from .recompute import set_recompute
 from .result import write_record, write_result
 from .resume import restore, store
 from .shares import Share, share_of, work_of
-from .trained import networks, on_device, parameters, widen
+from .trained import networks, parameters, widen
 
 
 class Trainer:
@@ -46,6 +48,7 @@ class Trainer:
         out: run folder: ``log.jsonl``, ``checkpoints`` (to resume), and the model or adapter.
         processes: that do it together; or a device, for those there are.
         base: what the model was loaded from, where only a part of it is trained.
+        features: folder where embeddings of prompts are looked for and kept (``FeatureCache``).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Trainer:
         out: Path,
         processes: Processes | str = "cpu",
         base: Base | None = None,
+        features: Path | None = None,
     ) -> None:
         self.source = Mixture(source, settings.seed) if isinstance(source, Sequence) else source
         self.model, self.settings, self.out, self.base = model, settings, out, base
@@ -78,8 +82,8 @@ class Trainer:
         prompts: Prompts = model.text_encoder
         if "text_encoder" not in self.modules:
             known = {prompt for feed in feeds for prompt in feed.windows.prompts}
-            with on_device([model.text_encoder], self.device):
-                prompts = PromptTable(model.text_encoder, known, self.device)
+            with nullcontext() if features is None else processes.main_first():
+                prompts = PromptTable(model.text_encoder, known, self.device, features)
         self.text_tokens = prompts.encode([""]).shape[1]
         frozen = not (settings.bf16 and self.device.type == "cuda")
         self.objective = Objective(model.transformer, prompts, settings)
@@ -88,6 +92,8 @@ class Trainer:
         self.parameters = parameters(self.modules)
         self.optimizers = optimizers(self.parameters, settings)
         self.average = Average(self.parameters, settings.ema)
+        in_memory = all(isinstance(feed.windows, LatentWindows) for feed in feeds)
+        self.loader = Loader(self.source, processes.cut, 0 if in_memory else settings.workers)
         self.early = Early(model, feeds, settings)
         self.divergence = Divergence(settings.warmup)
         self.recent: list[dict[str, float]] = []
@@ -118,8 +124,11 @@ class Trainer:
             began_cpu = time.process_time() - self.cpu_seconds
             with (
                 Log(self.out, settings, self.step, main, progress) as log,
+                closing(self.loader),
                 ThreadPoolExecutor(1, "batches") as pool,
             ):
+                # Before the thread: a process is not to be forked in the middle of its work.
+                self.loader.start(self.step, settings.steps)
                 coming = pool.submit(self.prepare, self.step)
                 while self.step < settings.steps:
                     with meter.waiting():
@@ -177,11 +186,9 @@ class Trainer:
             raise
 
     def prepare(self, step: int) -> Share:
-        """This process's share of a step."""
+        """This process's share of a step; during ``run`` it is asked for one after the other."""
         per_block = self.model.transformer.config.frames_per_block
-        return share_of(
-            step, self.source.draw(step), self.settings, self.processes, per_block, self.out
-        )
+        return share_of(self.loader.take(step), self.settings, per_block, self.out)
 
     def one_step(self, share: Share, stop: bool = False) -> tuple[dict[str, float], bool]:
         """One step of all processes: losses and gradient norm, and whether any was told to stop."""

@@ -87,8 +87,7 @@ def precompute(
     }
     # A small model's word encoder is trained along: its embeddings would not stay.
     if start is not None and not isinstance(start.text_encoder, WordEncoder):
-        with on_device([start.text_encoder], device):
-            PromptTable(start.text_encoder, prompts, "cpu", cache.folder, progress)
+        PromptTable(start.text_encoder, prompts, device, cache.folder, progress)
     else:
         prompts = set()
     count = sum(len(windows) for _, windows in cuts)

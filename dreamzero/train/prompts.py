@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .cache import content, save
 from .features import digest
+from .trained import on_device
 
 
 class Prompts(Protocol):
@@ -31,9 +32,9 @@ class PromptTable:
     """Embeddings of known prompts, without the zeros behind their words.
 
     Args:
-        encoder: text encoder of a model; it runs where it is and is not kept.
+        encoder: text encoder of a model; it is not kept.
         prompts: all that will be asked for; the empty one (a dropped prompt) is added.
-        device: where ``encode`` gives its answer.
+        device: where ``encode`` gives its answer, and where the encoder goes while prompts are missing.
         cache: folder (of ``cache.FeatureCache``) where embeddings are looked for and kept.
     """
 
@@ -55,7 +56,8 @@ class PromptTable:
         keys = {} if cache is None else {p: _key(encoder, p) for p in wanted}
         self._rows = {p: known[key] for p, key in keys.items() if key in known}
         missing = [p for p in wanted if p not in self._rows]
-        with torch.no_grad():
+        needed = [encoder] if missing and isinstance(encoder, torch.nn.Module) else []
+        with torch.no_grad(), on_device(needed, device):
             for prompt in tqdm(missing, desc="encode prompts", disable=not progress):
                 (embedding,) = encoder.encode([prompt]).cpu()
                 used = embedding.ne(0).any(dim=1).nonzero()

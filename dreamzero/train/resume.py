@@ -32,7 +32,6 @@ def store(trainer: Trainer) -> None:
         "processes": trainer.processes.count,
         "recent": trainer.recent,
         "divergence": trainer.divergence.state,
-        "source": trainer.source.state_dict(),
     }
     save(trainer.out, trainer.step, tensors, facts, trainer.processes, trainer.settings.keep)
 
@@ -74,4 +73,3 @@ def restore(trainer: Trainer) -> None:
     trainer.step = found.step
     trainer.seconds, trainer.cpu_seconds = facts["seconds"], facts["cpu_seconds"]
     trainer.recent, trainer.divergence.state = facts["recent"], facts["divergence"]
-    trainer.source.load_state_dict(facts["source"])

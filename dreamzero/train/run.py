@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..data.cards import choose, fitting
+from ..data.mixture import Feed, Mixture
 from ..data.normalize import Statistics
 from ..data.reader import Dataset
 from ..data.resample import validate
@@ -29,10 +30,9 @@ from .arguments import check_arguments
 from .codec import train_codec
 from .config import CodecTraining, Source, TrainSettings
 from .distributed import Processes
-from .latents import encode_cached
+from .features import FeatureEncoder
 from .loop import Trainer
-from .mixture import Feed, Mixture
-from .trained import on_device
+from .reading import open_windows
 
 # Windows below which a recording is cut more densely than a block at a time.
 FEW = 256
@@ -168,7 +168,8 @@ def train(
         codec: folder of a video codec; None trains one on these recordings first.
         init: folder of a model trained here, or of an imported checkpoint, to start from. Robots
             it knows keep its statistics.
-        latents: folder of encoded windows, which several runs may share; ``out/latents`` if None.
+        latents: folder of encoded windows and prompts (of ``precompute``), which several runs may share;
+            ``out/latents`` if None.
         resume: go on from the last checkpoint in ``out``.
         weights: how often each of ``data`` is drawn, relative to the others; None: the recordings
             of a robot by their number of windows, the robots equally.
@@ -217,26 +218,30 @@ def train(
     if start is not None:
         model = replace(start, codec=video_codec, robots=robots)
     conditioning.check(model)
-    encoders = [video_codec, model.image_encoder]
+    encoder = FeatureEncoder(
+        video_codec,
+        transformer.config.action_dim,
+        transformer.config.state_dim,
+        conditioning.reads_first_frame(transformer),
+        model.image_encoder if conditioning.reads_image(transformer) else None,
+    )
+    features = Path(latents) if latents else out / "latents"
+    own_windows = [windows for _, windows in cuts]
+    opened = open_windows(own_windows, encoder, settings, features, processes, progress)
     feeds, shares = [], []
-    with on_device(encoders, processes.device), processes.main_first():  # type: ignore[arg-type]
-        for source, windows in cuts:
-            encoded = encode_cached(
-                windows,
-                video_codec,
-                transformer.config.action_dim,
-                transformer.config.state_dim,
-                Path(latents) if latents else out / "latents",
-                progress,
-                conditioning.reads_first_frame(transformer),
-                model.image_encoder if conditioning.reads_image(transformer) else None,
-            )
-            own = _weights(data, weights, windows)
-            feeds.append(Feed(source, encoded, settings.validation, own))
-            shares.append(sum(own or (1.0,)))
-    mixture = Mixture(feeds, settings.seed, None if weights is None else shares)
+    for (source, windows), readable in zip(cuts, opened, strict=True):
+        own = _weights(data, weights, windows)
+        feeds.append(Feed(source, readable, settings.validation, own))
+        shares.append(sum(own or (1.0,)))
+    mixture = Mixture(
+        feeds,
+        settings.seed,
+        None if weights is None else shares,
+        settings.shuffle,
+        settings.open_episodes,
+    )
     base = None if settings.trained == "all" or init is None else Base.open(find(init))
-    return Trainer(model, mixture, settings, out, processes, base).run(resume, progress)
+    return Trainer(model, mixture, settings, out, processes, base, features).run(resume, progress)
 
 
 def _weights(

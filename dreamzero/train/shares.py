@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.loader import Taken
 from ..errors import UserError
 from ..types import Batch
 from .checkpoint import last_good
 from .config import TrainSettings
-from .distributed import Processes
 from .flops import arithmetic, layout_of
-from .mixture import Draw
 from .objective import Drawn, draw, generators
 
 
@@ -45,23 +44,18 @@ class Share:
     problem: UserError | None = None
 
 
-def share_of(
-    step: int,
-    drawn: Draw,
-    settings: TrainSettings,
-    processes: Processes,
-    frames_per_block: int,
-    out: Path,
-) -> Share:
-    """The rows of this process, cut into pieces, with their noise.
+def share_of(taken: Taken, settings: TrainSettings, frames_per_block: int, out: Path) -> Share:
+    """The rows of this process, piece by piece, with their noise.
 
-    A sample that is not finite becomes the share's ``problem``: all processes have to stop together.
+    What cannot be read or is not finite becomes the share's ``problem``: all processes have to stop
+    together.
     """
-    windows, rows = drawn.windows, len(drawn.index)
-    share = Share([], rows, bool(windows.has_action[drawn.index].any()))
-    for places in processes.pieces(rows):
-        index = drawn.index[places]
-        batch = windows.batch(index)
+    drawn = taken.draw
+    windows, step = drawn.windows, drawn.step
+    with_action = bool(windows.has_action[drawn.index].any())
+    share = Share([], len(drawn.index), with_action, taken.problem)
+    for places, read in zip(taken.places, taken.pieces, strict=True):
+        index, batch = drawn.index[list(places)], windows.finish(read)
         for name in ("latents", "action", "state"):
             broken = ~getattr(batch, name).isfinite().flatten(1).all(1)
             if broken.any() and share.problem is None:

@@ -83,12 +83,17 @@ def pairs_and_coders(transformer: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def on_device(modules: Iterable[nn.Module | None], device: torch.device | str) -> Iterator[None]:
-    """Frozen networks on a device for as long as they are needed; then they go to main memory."""
-    present = [module for module in modules if module is not None]
+    """Frozen networks on a device for as long as they are needed; then they go back where they were."""
+    present = {module: place_of(module) for module in modules if module is not None}
     for module in present:
         module.to(device)
     try:
         yield
     finally:
-        for module in present:
-            module.to("cpu")
+        for module, place in present.items():
+            module.to(place)
+
+
+def place_of(module: nn.Module) -> torch.device:
+    """Where a network is; the CPU where it has no weights."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))

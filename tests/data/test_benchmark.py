@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dreamzero.cli import main
-from dreamzero.data.benchmark import OneSeekAFrame, loading, waiting, wrap_clips
+from dreamzero.data.benchmark import OneSeekAFrame, loading, wrap_clips
 from dreamzero.data.encode import Encoder
 from dreamzero.data.reader import Dataset
 from dreamzero.data.windows import WindowDataset
 
 from .recordings import numbered, read_numbers, write_v3
-from .test_mixture import CARD
+from .test_loader import CARD
 from .test_windows import wide
 
 
@@ -39,16 +37,6 @@ def test_frames_that_differ_are_no_result(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(OneSeekAFrame, "video", lambda self, i: np.zeros((9, 16, 40, 3), np.uint8))
     with pytest.raises(AssertionError, match="must give the same frames"):
         loading(windows)
-
-
-def test_waiting_is_the_share_of_time_between_steps() -> None:
-    def batches() -> Iterator[int]:
-        while True:
-            time.sleep(0.03)
-            yield 0
-
-    assert waiting(batches(), lambda batch: time.sleep(0.01), steps=3) > 0.5
-    assert waiting(iter([0] * 9), lambda batch: time.sleep(0.01), steps=3) < 0.2
 
 
 def test_bare_clips_become_a_dataset(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cache is what the encoders would say: training from it takes the same steps as from video."""
+"""The cache is what the encoders would say: found again, never stale, whole."""
 
 from __future__ import annotations
 
@@ -7,64 +7,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dreamzero.cli import main
 from dreamzero.data.convert import convert
-from dreamzero.data.loader import Loader, VideoSource
-from dreamzero.data.mixture import Mixture, Part
 from dreamzero.data.reader import Dataset
-from dreamzero.data.windows import WindowBatch, WindowDataset
-from dreamzero.data.writer import Writer
-from dreamzero.embodiments import Embodiment, Field
+from dreamzero.data.windows import WindowDataset
 from dreamzero.errors import UserError
 from dreamzero.model.codecs.tiny import TinyCodec
 from dreamzero.model.text import WordEncoder
-from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.train.cache import CachedWindows, FeatureCache
-from dreamzero.train.config import TrainSettings
 from dreamzero.train.features import FeatureEncoder
-from dreamzero.train.objective import draw, generators, training_loss
 from dreamzero.train.prompts import PromptTable
 
-VIEW = "observation.images.front"
-CARD = Embodiment(
-    name="test",
-    robot="arm",
-    views=(VIEW,),
-    layout="single",
-    canvas_px=(16, 32),
-    state=(Field("x", 0, 2),),
-    action=(Field("x", 0, 2, relative=True),),
-    video_hz=7.5,
-    action_hz=15.0,
-    horizon=16,
-)
+from .readings import CARD, small_codec, write
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three episodes of noise that drifts, with two instructions."""
-    root = tmp_path_factory.mktemp("c") / "recording"
-    rng = np.random.default_rng(0)
-    with Writer(root, 15, "arm", {VIEW: (16, 32)}, ["a", "b"], ["a", "b"]) as writer:
-        for number, rows in enumerate((70, 60, 95)):
-            base = rng.integers(0, 255, (16, 32, 3), dtype=np.uint8)
-            frames = np.stack([np.roll(base, i // 2, axis=1) for i in range(rows)])
-            state = np.cumsum(rng.normal(0, 0.1, (rows, 2)), axis=0)
-            task = "push it" if number else "lift it"
-            writer.add_episode({VIEW: frames}, state, state + 0.1, task)
-    return root
+    return write(tmp_path_factory.mktemp("c") / "recording")
 
 
 @pytest.fixture(scope="module")
 def codec() -> TinyCodec:
-    torch.manual_seed(0)
-    tiny = TinyCodec(latent_channels=4, width_half=8, width_quarter=8, width_eighth=16)
-    return tiny.eval().requires_grad_(False)
+    return small_codec()
 
 
 def cut(recording: Path, blocks: int = 2, stride: int = 8) -> WindowDataset:
@@ -77,59 +45,6 @@ def encoder(codec: TinyCodec) -> FeatureEncoder:
 
 def files(folder: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in (folder / "windows").iterdir()}
-
-
-def steps(loader: Loader, features: FeatureEncoder, count: int) -> tuple[list[float], list[Tensor]]:
-    """Losses and weights of a small training."""
-    torch.manual_seed(1)
-    model = DreamZeroTransformer(
-        dim=24, ffn_dim=32, num_layers=2, num_heads=2, freq_dim=16, text_dim=8, projector_dim=8,
-        action_dim=4, state_dim=5, in_channels=4, out_channels=4, horizon=16, position_grid=(1, 2),
-    )  # fmt: skip
-    text = WordEncoder.fit(["lift it", "push it"], dim=8)
-    settings = TrainSettings(bf16=False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
-    for step in range(count):
-        _, batch = next(loader)
-        batch = features(batch) if isinstance(batch, WindowBatch) else batch
-        noise = draw(batch, settings, 2, generators(0, step, range(len(batch.prompt))))
-        loss = training_loss(model, text, batch, noise, settings).total
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses, [p.detach() for p in model.parameters()]
-
-
-def test_training_from_the_cache_is_training_from_video(
-    recording: Path, codec: TinyCodec, tmp_path: Path
-) -> None:
-    features = encoder(codec)
-    cuts = [cut(recording, blocks) for blocks in (2, 1)]
-    cache = FeatureCache(tmp_path)
-    cached = [cache.precompute(windows, features, progress=False) for windows in cuts]
-
-    def mixture() -> Mixture:
-        return Mixture([Part.of(w, b) for w, b in zip(cuts, (2, 3), strict=True)], seed=4, lanes=2)
-
-    video, trained = steps(Loader(mixture(), [VideoSource(w) for w in cuts]), features, 6)
-    again, copied = steps(Loader(mixture(), cached), features, 6)
-    assert video == again
-    assert all(torch.equal(a, b) for a, b in zip(trained, copied, strict=True))
-    # In a worker, too, and from where a run was stopped.
-    loader = Loader(mixture(), cached, workers=1)
-    for _ in range(2):
-        next(loader)
-    state = loader.state_dict()
-    later = [next(loader)[1] for _ in range(2)]
-    loader.close()
-    resumed = Loader(mixture(), [VideoSource(w) for w in cuts])
-    resumed.load_state_dict(state)
-    for batch in later:
-        fresh = features(next(resumed)[1])
-        assert torch.equal(batch.latents, fresh.latents)
-        assert torch.equal(batch.action, fresh.action) and batch.prompt == fresh.prompt
 
 
 def test_a_killed_run_goes_on_where_it_stopped(

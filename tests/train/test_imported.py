@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from dreamzero.data.mixture import Feed
 from dreamzero.data.reader import Dataset
 from dreamzero.data.windows import WindowDataset
 from dreamzero.errors import UserError
@@ -30,12 +31,14 @@ from dreamzero.model.checkpoints.miniature import Widths, lora_shapes
 from dreamzero.model.checkpoints.summary import inspect_checkpoint
 from dreamzero.model.presets import preset
 from dreamzero.model.transformer import DreamZeroTransformer
+from dreamzero.train.cache import FeatureCache
 from dreamzero.train.config import Source, TrainSettings
-from dreamzero.train.latents import LatentWindows, encode_cached, encode_windows
+from dreamzero.train.features import FeatureEncoder
+from dreamzero.train.latents import LatentWindows, encode_windows
 from dreamzero.train.loop import Trainer
-from dreamzero.train.mixture import Feed
 from dreamzero.train.objective import draw, first_frame_of, generators, training_loss
 from dreamzero.train.prompts import PromptTable
+from dreamzero.train.reading import in_memory
 from dreamzero.train.resume import store
 from dreamzero.train.run import train
 from dreamzero.train.trained import networks, parameters, widen
@@ -185,7 +188,8 @@ def test_first_frames_are_kept_and_count_in_the_digest(
     cut = windows(model, droid_recording, 1)
 
     def encode(**options: Any) -> LatentWindows:
-        return encode_cached(cut, model.codec, 32, 64, tmp_path, False, **options)
+        encoder = FeatureEncoder(model.codec, 32, 64, **options)
+        return in_memory(FeatureCache(tmp_path).precompute(cut, encoder, progress=False))
 
     both = encode(first_frame=True, image_encoder=model.image_encoder)
     assert both.first_frame is not None and both.first_frame.shape == both.latents.shape

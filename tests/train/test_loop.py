@@ -16,17 +16,21 @@ import pytest
 import torch
 from PIL import Image
 
+from dreamzero.data.mixture import EPISODES
 from dreamzero.data.reader import Dataset
 from dreamzero.data.windows import WindowDataset
 from dreamzero.errors import UserError
 from dreamzero.model.codecs.tiny import TinyCodec
 from dreamzero.report.record import load
 from dreamzero.sim import record
+from dreamzero.train.cache import FeatureCache
 from dreamzero.train.checkpoint import latest
 from dreamzero.train.config import Source
 from dreamzero.train.early import GAP_PX
-from dreamzero.train.latents import EPISODES, LatentWindows, encode_cached
+from dreamzero.train.features import FeatureEncoder
+from dreamzero.train.latents import LatentWindows
 from dreamzero.train.monitor import Stopped
+from dreamzero.train.reading import in_memory
 from dreamzero.train.resume import store
 from dreamzero.train.run import _weights, cut_windows
 
@@ -178,7 +182,8 @@ def test_encoded_windows_are_found_again_and_never_stale(tmp_path: Path) -> None
 
     def encode(**cut: int) -> LatentWindows:
         cuts = WindowDataset(recordings, CARD, **{"blocks": 1, "stride": 32} | cut)  # type: ignore[arg-type]
-        return encode_cached(cuts, codec, 8, 8, folder, progress=False)
+        encoder = FeatureEncoder(codec, 8, 8)
+        return in_memory(FeatureCache(folder).precompute(cuts, encoder, progress=False))
 
     roots = [dataset.root for dataset in recordings]
     both = WindowDataset(recordings, CARD)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from dreamzero import embodiments
 from dreamzero.config import to_dict
+from dreamzero.data.mixture import BatchSource, Feed
 from dreamzero.data.normalize import FieldStatistics, Statistics
 from dreamzero.model.bundle import WorldActionModel
 from dreamzero.model.codecs.tiny import TinyCodec
@@ -23,7 +24,6 @@ from dreamzero.model.transformer import DreamZeroTransformer
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import LatentWindows
 from dreamzero.train.loop import Trainer
-from dreamzero.train.mixture import BatchSource, Feed
 
 ROOT = Path(__file__).parents[2]
 CARD = embodiments.get("tabletop_so101")

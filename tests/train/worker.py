@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
+from dreamzero.data.mixture import Feed, Mixture
 from dreamzero.model.bundle import WorldActionModel
 from dreamzero.model.checkpoints.adapters import Base
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import LatentWindows
 from dreamzero.train.loop import Trainer
-from dreamzero.train.mixture import Feed, Mixture
 from dreamzero.train.monitor import Stopped
 from dreamzero.train.shares import Share
+from tests.train.readings import reading
 from tests.train.toys import QUICK, load, trainer, windows
 
 
@@ -69,6 +70,9 @@ def main() -> None:
         settings = replace(QUICK, **changes)
         if "imported" in job:
             run = tuning(Path(job["imported"]), Path(job["latents"]), settings, Path(job["out"]))
+        elif "recording" in job:
+            folders = (Path(job[name]) for name in ("recording", "codec", "features"))
+            run = reading(Path(job["out"]), settings, *folders)
         else:
             source = mixed() if job.get("mixture") else None
             run = trainer(Path(job["out"]), settings, source=source)
