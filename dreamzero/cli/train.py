@@ -67,7 +67,9 @@ def add(subparsers: Any) -> None:
         help="start from this model: a run folder, an imported checkpoint, or tiny_so101",
     )
     parser.add_argument(
-        "--latents", type=Path, help="folder of encoded windows to share between runs"
+        "--latents",
+        type=Path,
+        help="folder of encoded windows and prompts to share between runs (`dreamzero data precompute`)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
@@ -113,7 +115,7 @@ def _settings(group: type) -> str:
 
 _DESCRIPTION = """\
 Trains the video codec on the recordings (unless --codec or --init names one), encodes all windows
-once, and trains the transformer. --out is then a policy folder for evaluate, robot and the
+once (unless train.reading=video), and trains the transformer. --out is then a policy folder for evaluate, robot and the
 notebooks; with train.trained=lora an adapter, which `dreamzero checkpoint merge-lora` adds to the
 model it was trained from.
 """
@@ -130,6 +132,7 @@ examples:
 settings and defaults (dreamzero/train/config.py says what they mean), --set train.NAME=VALUE:
 {_settings(TrainSettings)}
   train.trained is all, coders or lora; train.weighting uniform or bell; train.stage coupled or flash;
+  train.shuffle windows or episodes; train.reading auto, memory, cache or video;
   train.optimizer muon or adamw; train.sharding none or full; train.recompute none, selective or full
 of the codec, --set codec.NAME=VALUE:
 {_settings(CodecTraining)}

@@ -1,4 +1,4 @@
-"""Opening LeRobot datasets: rows in memory, frames on demand, quirks named.
+"""Opening LeRobot datasets: rows and frames on demand, quirks named.
 
 Rows are the clock. ``frames`` takes row numbers and finds, by timestamp, the video frame that belongs to
 each; a video with more frames than rows, or one that starts earlier, is therefore read right.
@@ -6,6 +6,8 @@ each; a video with more frames than rows, or one that starts earlier, is therefo
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from ..errors import UserError
@@ -24,6 +27,10 @@ from .meta import Episode
 from .video import Clips
 
 __all__ = ["Dataset", "Episode"]
+
+# What the parsed rows of a dataset may take, in each process.
+ROWS_MB = 1024
+_MB = 1024 * 1024
 
 
 class Dataset:
@@ -53,9 +60,11 @@ class Dataset:
         self.notes = [*meta.notes, *self.gear.notes]
         self.clips = Clips()
         self._by_index = {e.index: e for e in self.episodes}
-        self._rows: dict[int, dict[str, np.ndarray]] = {}
-        self._last: tuple[Path, pa.Table, np.ndarray] | None = None
-        self._frame_of_row: dict[tuple[int, str], np.ndarray] = {}
+        # By episode what was parsed, the last one used at the end; "timestamp" and so on, and views.
+        self._kept: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._bytes = 0
+        self._last: _Table | None = None
+        self._lock = threading.RLock()
         self.views: dict[str, tuple[int, int]] = {}
         self.codecs: dict[str, str] = {}
         self.state_names: list[str] = []
@@ -66,7 +75,10 @@ class Dataset:
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes: without the file that happens to be open."""
-        return {**self.__dict__, "_last": None}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_last", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _last=None, _lock=threading.RLock())
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -89,25 +101,34 @@ class Dataset:
         return self._by_index[index]
 
     def rows(self, episode: int) -> dict[str, np.ndarray]:
-        """All rows of one episode, read once and then kept.
+        """All rows of one episode, kept as long as those asked for last fit into ``ROWS_MB``.
 
         Returns:
             ``state`` float32 ``[t, s]``, ``action`` float32 ``[t, a]`` (width 0 where not recorded),
             ``timestamp`` float64 ``[t]`` in seconds.
         """
-        if episode not in self._rows:
-            self._rows[episode] = self._parse(self.table(episode), self.episode(episode).data)
-        return self._rows[episode]
+        with self._lock:
+            found = self._kept.get(episode)
+            if found is None:
+                found = self._parse(self.table(episode), self.episode(episode).data)
+                self._keep(episode, found)
+            self._kept.move_to_end(episode)
+            return {name: found[name] for name in ("state", "action", "timestamp")}
+
+    def _keep(self, episode: int, arrays: dict[str, np.ndarray]) -> None:
+        self._kept.setdefault(episode, {}).update(arrays)
+        self._bytes += sum(array.nbytes for array in arrays.values())
+        while self._bytes > ROWS_MB * _MB and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= sum(array.nbytes for array in oldest.values())
 
     def table(self, episode: int) -> pa.Table:
         """All columns of one episode's rows, as they are stored."""
         source = self.episode(episode)
-        if self._last is None or self._last[0] != source.data:
-            self._last = (source.data, *self._open_table(source.data))
-        _, table, numbers = self._last
-        if self.version == "v3.0":
-            first, stop = np.searchsorted(numbers, [episode, episode + 1])
-            table = table.slice(int(first), int(stop - first))
+        with self._lock:
+            if self._last is None or self._last.path != source.data:
+                self._last = _Table(source.data)
+            table = self._last.of(episode if self.version == "v3.0" else None)
         if not table.num_rows:
             raise UserError(f"{source.data} holds no row of episode {episode}")
         return table
@@ -118,11 +139,14 @@ class Dataset:
         It is the one nearest in time. Where a container's clock contradicts the rows although it has
         as many frames (a wrong rate in the header), frames are counted instead.
         """
-        key = (episode, view)
-        if key not in self._frame_of_row:
-            first, times = self.frame_times(episode, view)
-            self._frame_of_row[key] = self._align(self.rows(episode)["timestamp"], times, first)
-        return self._frame_of_row[key]
+        with self._lock:
+            stamps = self.rows(episode)["timestamp"]
+            found = self._kept[episode].get(f"frame of {view}")
+            if found is None:
+                first, times = self.frame_times(episode, view)
+                found = self._align(stamps, times, first)
+                self._keep(episode, {f"frame of {view}": found})
+            return found
 
     def frame_times(self, episode: int, view: str) -> tuple[int, np.ndarray]:
         """(first frame of the episode within the file, seconds of its frames counted from that one).
@@ -178,22 +202,6 @@ class Dataset:
             return np.full(rows, first, dtype=np.int64)
         nearer = np.where(stamps - times[before] <= times[after] - stamps, before, after)
         return first + nearer.astype(np.int64)
-
-    def _open_table(self, path: Path) -> tuple[pa.Table, np.ndarray]:
-        """A parquet file and, for v3.0, the episode of each of its rows, in order."""
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} is not readable parquet ({error})") from error
-        if self.version != "v3.0":
-            return table, np.zeros(0)
-        if "episode_index" not in table.column_names:
-            raise UserError(f"{path} lacks the column episode_index")
-        numbers = table["episode_index"].to_numpy()
-        if (np.diff(numbers) < 0).any():
-            order = np.argsort(numbers, kind="stable")
-            table, numbers = table.take(order), numbers[order]
-        return table, numbers
 
     def _parse(self, table: pa.Table, path: Path) -> dict[str, np.ndarray]:
         out: dict[str, np.ndarray] = {}
@@ -304,3 +312,45 @@ class Dataset:
         for key in self.columns[kind]:
             found += columns.flatten(self.info["features"].get(key, {}).get("names"))
         return found if len(found) == width else [f"{kind}_{i}" for i in range(width)]
+
+
+class _Table:
+    """A parquet file, of which as little is read as an episode needs.
+
+    Version 3.0 puts many episodes into a file, which writers cut into groups of rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} is not readable parquet ({error})") from error
+        self._read: tuple[list[int], pa.Table] | None = None
+
+    def of(self, episode: int | None) -> pa.Table:
+        """The rows of an episode in their order; None: all."""
+        if episode is None:
+            return self._groups(list(range(self._file.num_row_groups)))
+        if "episode_index" not in self._file.schema_arrow.names:
+            raise UserError(f"{self.path} lacks the column episode_index")
+        groups = [i for i in range(self._file.num_row_groups) if self._may_hold(i, episode)]
+        table = self._groups(groups)
+        return table.filter(pa.compute.equal(table["episode_index"], episode))
+
+    def _may_hold(self, group: int, episode: int) -> bool:
+        facts = self._file.metadata.row_group(group)
+        for i in range(facts.num_columns):
+            column = facts.column(i)
+            if column.path_in_schema == "episode_index" and column.is_stats_set:
+                known = column.statistics
+                return not known.has_min_max or bool(known.min <= episode <= known.max)
+        return True
+
+    def _groups(self, groups: list[int]) -> pa.Table:
+        if self._read is None or self._read[0] != groups:
+            try:
+                self._read = (groups, self._file.read_row_groups(groups))
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{self.path} is not readable parquet ({error})") from error
+        return self._read[1]

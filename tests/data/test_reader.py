@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,3 +214,25 @@ def test_rows_outside_an_episode_are_refused(rolled: Dataset) -> None:
         rolled.frames(0, VIEW, [50])
     with pytest.raises(UserError, match="no view"):
         rolled.frames(0, "observation.images.side", [0])
+
+
+def test_rows_are_read_as_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever groups of rows the file has, whatever their order, and with little memory."""
+    write_v3(tmp_path / "d", [40, 30, 50], width=2)
+    wanted = {e: Dataset.open(tmp_path / "d").rows(e) for e in range(3)}
+    (path,) = (tmp_path / "d" / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    monkeypatch.setattr("dreamzero.data.reader.ROWS_MB", 1e-5)
+    backwards = table.take(np.argsort(-table["episode_index"].to_numpy(), kind="stable"))
+    for rows, size in ((table, 1000), (table, 25), (backwards, 7)):
+        pq.write_table(rows, path, row_group_size=size)
+        dataset = Dataset.open(tmp_path / "d")
+        for episode in (2, 0, 1, 0):
+            for name, array in dataset.rows(episode).items():
+                np.testing.assert_array_equal(array, wanted[episode][name])
+            for view in dataset.views:
+                assert len(dataset.frame_of_row(episode, view)) == len(array)
+            assert list(dataset._kept) == [episode]
+        read = dataset._last
+        assert read is not None and read._read is not None
+        assert read._read[1].num_rows == {1000: 120, 25: 50, 7: 43}[size]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dreamzero.cli import main
+from dreamzero.data.mixture import Feed
 from dreamzero.data.reader import Dataset
 from dreamzero.data.windows import WindowDataset
 from dreamzero.data.writer import Writer
 from dreamzero.model.bundle import WorldActionModel
+from dreamzero.model.checkpoints.adapters import Base
 from dreamzero.shipped import find
 from dreamzero.train.cache import FeatureCache
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.features import FeatureEncoder
+from dreamzero.train.loop import Trainer
 from dreamzero.train.precompute import precompute
 from dreamzero.train.prompts import PromptTable
+
+from .toys import QUICK
 
 
 def test_a_drafted_card_trains(tmp_path: Path) -> None:
@@ -44,6 +52,35 @@ def test_a_drafted_card_trains(tmp_path: Path) -> None:
     # The training encoded nothing itself.
     assert {p.name: p.stat().st_mtime_ns for p in (features / "windows").iterdir()} == made
     assert WorldActionModel.load(tmp_path / "run").card().robot == "bench"
+
+
+def test_training_finds_the_prompts(imported: Path, droid_recording: Path, tmp_path: Path) -> None:
+    """The text encoder is asked once, by whoever comes first."""
+    settings = replace(QUICK, full=Source(blocks=2, batch=1), trained="coders", reading="cache")
+    precompute([droid_recording], tmp_path / "f", settings, init=imported, progress=False)
+
+    def made(name: str) -> tuple[Trainer, list[str]]:
+        model = WorldActionModel.load(imported)
+        card, statistics = model.card(), model.robots[model.card().name][1]
+        windows = WindowDataset(Dataset.open(droid_recording), card, statistics, blocks=2)
+        encoder = FeatureEncoder(model.codec, 32, 64, True, model.image_encoder)
+        cached = FeatureCache(tmp_path / "f").open(windows, encoder)
+        asked: list[str] = []
+        real = model.text_encoder.encode
+
+        def encode(prompts: Sequence[str]) -> Tensor:
+            asked.extend(prompts)
+            return real(prompts)  # type: ignore[no-any-return]
+
+        model.text_encoder.encode = encode
+        feeds, base = [Feed(settings.full, cached)], Base.open(imported)
+        return Trainer(model, feeds, settings, tmp_path, "cpu", base, tmp_path / name), asked
+
+    found, asked = made("f")
+    fresh, all_asked = made("g")
+    assert asked == [] and len(all_asked) == 3
+    words = [*found.source.feeds[0].windows.prompts, ""]
+    assert torch.equal(found.objective.prompts.encode(words), fresh.objective.prompts.encode(words))
 
 
 def test_text_and_image_features_of_a_release(
