@@ -116,6 +116,7 @@ def _run(arguments: list[str]) -> int:
     if function is None:
         parser.print_help()
         return 0 if not arguments else 2
+    parsed.given = arguments  # a verb may start itself again
     return int(function(parsed) or 0)
 
 
