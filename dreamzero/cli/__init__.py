@@ -33,6 +33,7 @@ VERBS = {
     "data": "inspect, check, convert and precompute data sets",
     "train": "train a model from a preset",
     "evaluate": "closed-loop success of a policy, with intervals",
+    "experiment": "run, list and tabulate the cells behind the paper's claims",
     "serve": "serve a policy over a websocket",
     "robot": "emulate, run, identify and calibrate arms",
     "bench": "measure the engine, kernels, data, checkpoints and robots",

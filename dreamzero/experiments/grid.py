@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..embodiments import get
 from .cells import Cell, Use
@@ -83,23 +84,61 @@ def videos(names: Sequence[str], batch: int = 48, weight: float = 1.0) -> tuple[
 
 
 SUITES = ("seen", "unseen-combination", "unseen-object", "unseen-verb", "unseen-look")
+TRUNK = "trunk/all-s0"
+ACTION_ONLY = {"dream": "none"}
+# Settings of every way to learn to act, and whether it starts from the video-pretrained trunk and
+# keeps watching video while it learns.
+WAYS: dict[str, tuple[dict[str, str], bool, bool]] = {
+    "wam": ({}, True, True),
+    "apart": ({"dream": "apart"}, True, True),
+    "action-only-trunk": (ACTION_ONLY, True, False),
+    "wam-scratch": ({}, False, False),
+    "action-only": (ACTION_ONLY, False, False),
+    "regression": (ACTION_ONLY | {"objective": "regression"}, False, False),
+    "diffusion": (ACTION_ONLY | {"objective": "diffusion"}, False, False),
+}
 
 
-def pilot(scale: Scale) -> Grid:
-    grid = Grid()
-    grid.recordings |= footage(scale) | {"labels": Recording("so101", max(scale.labels), 511)}
-    watched = videos(list(footage(scale)))
-    grid.add(
-        Cell(
-            "trunk/video-s0",
-            watched,
-            settings={"steps": scale.trunk_steps, "save_every": 1000},
-            preset=scale.preset,
+class Maker:
+    """Fills a grid."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale, self.grid = scale, Grid()
+        self.watched = videos(list(footage(scale)), weight=1.0)
+        self.grid.recordings |= footage(scale)
+        self.grid.recordings["labels"] = Recording("so101", max(scale.labels), 511)
+        self.grid.add(self._trunk(TRUNK, self.watched))
+
+    def _trunk(self, name: str, uses: tuple[Use, ...], **changes: Any) -> Cell:
+        settings = {"steps": self.scale.trunk_steps}
+        return Cell(name, uses, preset=self.scale.preset, settings=settings, **changes)
+
+    def way(self, group: str, way: str, labels: int, seed: int, **changes: Any) -> Cell:
+        """A cell of one of ``WAYS`` on so many labelled episodes."""
+        settings, trunk, watches = WAYS[way]
+        uses = (Use("labels", episodes=labels, weight=3.0),)
+        cell = Cell(
+            f"{group}/{way}-{labels}-s{seed}",
+            uses + (self.watched if watches else ()),
+            TRUNK if trunk else "",
+            self.scale.preset,
+            {"steps": self.scale.steps, **settings},
+            suites=SUITES,
+            scenes=self.scale.scenes,
+            seed=seed,
         )
-    )
-    return grid
+        return cell.with_(**changes) if changes else cell
+
+    def labels(self) -> None:
+        """What each part of the recipe is worth, over the number of labels."""
+        for labels in self.scale.labels:
+            for way in WAYS:
+                for seed in self.scale.seeds:
+                    self.grid.add(self.way("labels", way, labels, seed))
 
 
 def grid(profile: str) -> Grid:
     """The grid of a profile ("quick" or "small")."""
-    return pilot(SCALES[profile])
+    maker = Maker(SCALES[profile])
+    maker.labels()
+    return maker.grid
