@@ -162,6 +162,7 @@ def make(
                 action_scale=4.0,
                 matrix_lr=0.02 * stage.rate,
                 lr=1.5e-3 * stage.rate,
+                validation=0.02,
                 compile=not quick,
                 save_every=250,
             )
@@ -209,6 +210,7 @@ def make_second(
             action_scale=4.0,
             matrix_lr=0.012,
             lr=1e-3,
+            validation=0.02,
             compile=not quick,
             save_every=200,
         )

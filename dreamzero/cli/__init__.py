@@ -33,6 +33,7 @@ VERBS = {
     "data": "inspect, check, convert and precompute data sets",
     "train": "train a model from a preset",
     "evaluate": "closed-loop success of a policy, with intervals",
+    "experiment": "run, list and tabulate the cells behind the paper's claims",
     "serve": "serve a policy over a websocket",
     "robot": "emulate, run, identify and calibrate arms",
     "bench": "measure the engine, kernels, data, checkpoints and robots",
@@ -116,6 +117,7 @@ def _run(arguments: list[str]) -> int:
     if function is None:
         parser.print_help()
         return 0 if not arguments else 2
+    parsed.given = arguments  # a verb may start itself again
     return int(function(parsed) or 0)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import apply_overrides
 from ..errors import UserError
 from ..shipped import find
+from ..train import launch
 from ..train.arguments import check_arguments
 from ..train.config import CHECKPOINTS, LATEST, CodecTraining, TrainSettings
 
@@ -72,7 +73,14 @@ def add(subparsers: Any) -> None:
         help="folder of encoded windows and prompts to share between runs (`dreamzero data precompute`)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        help="that share each step on a CPU (default: one a core, up to 4; torchrun starts GPUs)",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of each process (default: the cores divided)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run in --out")
     parser.add_argument(
         "--set",
@@ -133,6 +141,8 @@ settings and defaults (dreamzero/train/config.py says what they mean), --set tra
 {_settings(TrainSettings)}
   train.trained is all, coders or lora; train.weighting uniform or bell; train.stage coupled or flash;
   train.shuffle windows or episodes; train.reading auto, memory, cache or video;
+  train.dream seen, apart or none; train.objective flow, regression or diffusion;
+  train.timesteps shared or independent;
   train.optimizer muon or adamw; train.sharding none or full; train.recompute none, selective or full
 of the codec, --set codec.NAME=VALUE:
 {_settings(CodecTraining)}
@@ -146,9 +156,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.data or args.out is None:
         missing = "--out" if args.data else "--data"
         raise UserError(f"train: {missing} is required (see 'dreamzero train --help')")
+    check_arguments(
+        args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume,
+        args.weights,
+    )  # fmt: skip
+    _check_unfinished(args)
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate number their processes
+    count = launch.choose(args.processes, settings.train, args.device)
     try:
-        return _train(args, settings, main)
+        if count == 1:
+            return _train(args, settings, main)
+        threads = args.threads or max(1, launch.cores() // count)
+        args.threads = threads
+        with launch.together(count, args.given, threads):
+            return _train(args, settings, main)
     except (UserError, SystemExit):
         if main:
             raise
@@ -157,17 +178,18 @@ def run(args: argparse.Namespace) -> int:
         return 2
 
 
-def _train(args: argparse.Namespace, settings: Settings, main: bool) -> int:
-    check_arguments(
-        args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume,
-        args.weights,
-    )  # fmt: skip
+def _check_unfinished(args: argparse.Namespace) -> None:
+    if launch.launched() and os.environ["RANK"] != "0":
+        return  # the first process may have begun already
     begun = (args.out / CHECKPOINTS / LATEST).is_file()
     if begun and not (args.out / "metrics.json").is_file() and not args.resume:
         raise UserError(
             f"--out {args.out} holds a run that was not finished: go on with --resume, or remove its "
             f"{CHECKPOINTS} folder to begin anew"
         )
+
+
+def _train(args: argparse.Namespace, settings: Settings, main: bool) -> int:
     if args.threads:
         import torch
 

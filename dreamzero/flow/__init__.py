@@ -1,6 +1,7 @@
 """Flow matching: noise schedules, the loss, and the samplers that solve the flow."""
 
 from .losses import Loss, add_noise, flow_loss, velocity_target
+from .objectives import ActionObjective, noisy_actions, sample_block
 from .samplers import STEP_MASKS, Guided, Reuse, SamplerConfig, guide, sample, solver_table, unipc
 from .schedule import (
     CoupledNoise,
@@ -15,6 +16,7 @@ from .schedule import (
 
 __all__ = [
     "STEP_MASKS",
+    "ActionObjective",
     "CoupledNoise",
     "FlashNoise",
     "Guided",
@@ -25,7 +27,9 @@ __all__ = [
     "add_noise",
     "flow_loss",
     "guide",
+    "noisy_actions",
     "sample",
+    "sample_block",
     "sampling_sigmas",
     "sampling_timesteps",
     "solver_table",

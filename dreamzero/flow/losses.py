@@ -41,14 +41,17 @@ def flow_loss(
     """Mean weighted video MSE plus mean weighted action MSE (MODEL.md 4).
 
     Args:
-        video, video_target: velocities ``[b, c, f, h, w]``; video_weight: ``[b, f]``.
+        video, video_target: velocities ``[b, c, f, h, w]``, f may be 0; video_weight: ``[b, f]``.
         action, action_target: velocities ``[b, n * k, a]``; action_weight: ``[b, n * k]``.
         action_mask: bool ``[b, n * k, a]``, true on real dimensions.
         has_action: bool ``[b]``; samples without labels contribute no action loss.
         action_scale: factor of the action loss (the paper's is 1).
     """
-    error = (video.float() - video_target.float()).square().mean(dim=(1, 3, 4))
-    video_loss = (error * video_weight).mean()
+    if video.shape[2]:
+        error = (video.float() - video_target.float()).square().mean(dim=(1, 3, 4))
+        video_loss = (error * video_weight).mean()
+    else:  # a policy that dreams nothing
+        video_loss = video.float().sum()
     if action is None or action_target is None or action_weight is None:
         return Loss(video_loss, video_loss, torch.zeros_like(video_loss))
     mask = torch.ones_like(action, dtype=torch.bool) if action_mask is None else action_mask

@@ -68,10 +68,12 @@ class CoupledNoise:
     Attributes:
         pure: share of the blocks that are drawn at (nearly) pure noise instead. At any lower level
             the noisy video still tells which way things go; only there has the instruction to.
+        independent: actions have a level of their own (an ablation of the paper).
     """
 
     shift: float = 5.0
     pure: float = 0.0
+    independent: bool = False
 
     def sample(
         self,
@@ -87,7 +89,10 @@ class CoupledNoise:
             chosen = torch.rand(batch, blocks + 1, generator=generator) < self.pure
             index = torch.where(chosen, index % _NEARLY_PURE, index)
         frames = torch.cat([index[:, :1], index[:, 1:].repeat_interleave(frames_per_block, 1)], 1)
-        steps = index[:, 1:].repeat_interleave(horizon, 1)
+        own = index[:, 1:]
+        if self.independent:
+            own = torch.randint(0, TRAIN_STEPS, own.shape, generator=generator)
+        steps = own.repeat_interleave(horizon, 1)
         sigmas, weights = train_sigmas(self.shift), train_weights(self.shift)
         return Noise(sigmas[frames], sigmas[steps], weights[frames], weights[steps])
 

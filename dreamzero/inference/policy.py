@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..data.canvas import compose
 from ..errors import UserError
-from ..flow import SamplerConfig, sample
+from ..flow import SamplerConfig, sample_block
 from ..model import conditioning
 from ..model.bundle import WorldActionModel
 from ..model.codecs import to_float, to_uint8
@@ -226,7 +226,7 @@ class WorldActionPolicy:
         state = torch.zeros(1, 1, config.state_dim)
         state[0, 0, : len(normal)] = torch.from_numpy(normal)
         chunk = self.session.chunk(self._sent(state))
-        latents, predicted = sample(chunk, video, action, self.sampler)
+        latents, predicted = sample_block(config.objective, chunk, video, action, self.sampler)
         normalised = predicted[0, :, : self.card.action_dim].float().cpu().numpy()
         return ActionChunk(
             actions=self.normalizer.unaction(normalised, self._state),

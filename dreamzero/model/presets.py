@@ -39,6 +39,7 @@ _WAN_14B = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Small models of this project: 64 x 64 canvas, word encoder, small codec.
+    "micro": {**_TINY, "dim": 128, "ffn_dim": 384, "num_layers": 4, "num_heads": 2},
     "tiny": _TINY,
     "small": {**_TINY, "dim": 384, "ffn_dim": 1024, "num_layers": 12, "num_heads": 6},
     # The released backbones (MODEL.md 2).

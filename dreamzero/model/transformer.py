@@ -13,6 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanImageEmbedding
 from torch import Tensor, nn
 
+from ..flow.objectives import ActionObjective
 from .attention import Dream, TeacherForcing, attend, teacher_forcing_attention
 from .blocks import Block, Context, ContextKV, Groups, layer_norm
 from .cache import KVCache
@@ -62,6 +63,9 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
             success by it (``seen/success_state_sees_all`` in the shipped model's run record).
         dream: whether actions see the dreamed video of their block (as in the release), are denoised
             apart from it, or there is none: rivals of the world action model (``attention.Dream``).
+        objective: what its actions were trained to be (``flow.objectives``): "flow", a velocity;
+            "regression", the action itself, from no noise; "diffusion", the noise of a DDPM. The
+            last two are rivals too, and dream nothing.
     """
 
     _supports_gradient_checkpointing = True
@@ -90,9 +94,14 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         position_grid: tuple[int, int] | None = None,
         state_sees_all: bool = True,
         dream: Dream = "seen",
+        objective: ActionObjective = "flow",
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        if objective != "flow" and dream != "none":
+            raise ValueError(
+                f"objective={objective!r} predicts actions alone: dream must be 'none'"
+            )
         self.head_dim = dim // num_heads
         self.patch_embedding = nn.Conv3d(in_channels, dim, patch_size, patch_size)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim, text_dim, image_dim)
@@ -108,6 +117,13 @@ class DreamZeroTransformer(ModelMixin, ConfigMixin):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
         self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))
         init_weights(self, num_layers)
+
+    def with_(self, **changes: object) -> DreamZeroTransformer:
+        """The same weights under another configuration of the same shapes (``dream``, ``objective``)."""
+        plain = {k: v for k, v in self.config.items() if not k.startswith("_")}
+        other = type(self)(**(plain | changes))
+        other.load_state_dict(self.state_dict())
+        return other.to(self.proj_out.weight)
 
     @property
     def dream_frames(self) -> int:

@@ -73,14 +73,16 @@ def train_codec(
     out: Path | str | None = None,
     progress: bool = True,
     start: Path | str | None = None,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """Train a ``TinyCodec`` and write it to the folder ``out``.
 
     Args:
         clips: uint8 ``[n, t, h, w, 3]`` (a memmap is read piecewise), or an iterable of such.
         out: folder for ``config.json`` and weights; None trains for the figures only.
-        start: folder of a codec whose decoder is trained on; its encoder, and so every latent
-            that a model has learnt, stays as it is (the architecture is that codec's).
+        start: folder of a codec to go on from; the architecture is that codec's.
+        whole: with ``start``, train its encoder too. Otherwise the decoder alone learns, and every
+            latent that a model has learnt stays as it is.
 
     Returns:
         Held-out figures of the codec as stored: those of ``measure``, the same with N(0, 0.1) on
@@ -94,7 +96,7 @@ def train_codec(
     torch.manual_seed(config.seed)
     if start is not None:
         codec = TinyCodec.from_pretrained(start, torch_dtype=torch.float32)
-        codec.encoder.requires_grad_(False)
+        codec.encoder.requires_grad_(whole)
         return _finish(codec, train, held, config, out, progress)
     codec = TinyCodec(
         **{

@@ -64,6 +64,9 @@ class TrainSettings:
             release; k_img and v_img would be more.
         stage: "coupled" noise, shared by a block's video and actions; or "flash", which starts from
             a trained model and teaches it to act in one step of denoising (``FlashNoise``).
+        dream, objective: of the transformer (``model.transformer``); empty keeps those of the model
+            it starts from, or the world action model's.
+        timesteps: of a block's video and actions: "shared", as the paper has it, or "independent".
         full, first: the two kinds of batch, taken in turn; ``first.batch = 0`` leaves the second
             out. A batch is what all processes see together in one step.
         shuffle: "windows" draws each window for itself, with replacement; "episodes" draws those of a
@@ -109,12 +112,15 @@ class TrainSettings:
         tensorboard: also write its event files, where it is installed.
     """
 
-    steps: int = 3000
+    steps: int = 1200
     trained: Literal["all", "coders", "lora"] = "all"
     lora_rank: int = 4
     lora_alpha: float = 4.0
     lora_targets: tuple[str, ...] = ("q", "k", "v", "o", "ffn.0", "ffn.2")
     stage: Literal["coupled", "flash"] = "coupled"
+    dream: Literal["", "seen", "apart", "none"] = ""
+    objective: Literal["", "flow", "regression", "diffusion"] = ""
+    timesteps: Literal["shared", "independent"] = "shared"
     full: Source = field(default_factory=lambda: Source(stride=-1))
     first: Source = field(default_factory=lambda: Source(blocks=1, batch=48, stride=-1))
     shuffle: Literal["windows", "episodes"] = "windows"
@@ -143,7 +149,7 @@ class TrainSettings:
     sharding: Literal["none", "full"] = "none"
     recompute: Literal["none", "selective", "full"] = "none"
     recompute_every: int = 1
-    validation: float = 0.02
+    validation: float = 0.1
     evaluate_every: int = 100
     log_every: int = 10
     save_every: int = 500
@@ -204,6 +210,10 @@ class TrainSettings:
             raise UserError(
                 f"train.augment={self.augment:g}: must be at most 1, the release's recipe"
             )
+        if self.objective in ("regression", "diffusion") and self.dream != "none":
+            raise UserError(
+                f"train.objective={self.objective} predicts actions alone: add train.dream=none"
+            )
         if self.stage == "flash" and self.pure > 0:
             raise UserError(
                 f"train.pure={self.pure:g} is of coupled noise; leave it out with train.stage=flash"
@@ -212,9 +222,11 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """Architecture and recipe; the defaults take ten minutes of one core at 64 x 64.
+    """Architecture and recipe; the defaults take three minutes of one core at 64 x 64.
 
     Attributes:
+        init: model whose codec is the beginning, if it has this architecture; a folder or a shipped
+            model's name. Empty: noise, which needs thousands of steps.
         latent_channels, width_half, width_quarter, width_eighth, blocks: see ``TinyCodec``.
         steps: optimiser steps.
         batch: clips of full size a step; of crops there are as many more as they are smaller.
@@ -229,12 +241,13 @@ class CodecTraining:
         held_out: share of the clips for measuring, at most ``most_held_out``.
     """
 
+    init: str = "tiny_so101"
     latent_channels: int = 24
     width_half: int = 64
     width_quarter: int = 64
     width_eighth: int = 160
     blocks: int = 1
-    steps: int = 2400
+    steps: int = 800
     batch: int = 8
     groups: int = 4
     crop: int = 32

@@ -111,12 +111,22 @@ class Processes:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The main process goes through the block, then the others do and find what it left."""
+        """The main process goes through the block, then the others do and find what it left.
+
+        On a CPU it has the threads of those that wait.
+        """
         if not self.main:
             self.wait()
-        yield
-        if self.main:
-            self.wait()
+            yield
+            return
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+        self.wait()
 
     @property
     def cut(self) -> Callable[[int], list[list[int]]]:

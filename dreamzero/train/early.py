@@ -148,7 +148,7 @@ class Early:
                     self._actions(card, batch, block, action, (sums, whole))
                 picked = [i for i in range(len(index)) if done + i in shown]
                 done += len(index)
-                if picked and name == next(iter(self.feeds)):
+                if picked and latents.shape[2] and name == next(iter(self.feeds)):
                     found, each = self._dreams(batch, blocks[-1], latents, picked, processes.device)
                     errors += each
                     dreams += found

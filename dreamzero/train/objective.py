@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..flow import CoupledNoise, FlashNoise, Loss, add_noise, flow_loss, sample, velocity_target
+from ..flow import (
+    CoupledNoise,
+    FlashNoise,
+    Loss,
+    add_noise,
+    flow_loss,
+    noisy_actions,
+    sample_block,
+    velocity_target,
+)
 from ..flow.samplers import SamplerConfig
 from ..model.conditioning import with_mask
 from ..model.transformer import DreamZeroTransformer
@@ -61,7 +70,7 @@ def draw(
     schedule: CoupledNoise | FlashNoise = (
         FlashNoise(shift=settings.shift)
         if settings.stage == "flash"
-        else CoupledNoise(settings.shift, settings.pure)
+        else CoupledNoise(settings.shift, settings.pure, settings.timesteps == "independent")
     )
     rows: list[tuple[Tensor, ...]] = []
     for g in sources:
@@ -98,8 +107,13 @@ def training_loss(
     """
     skip = 0 if settings.first_frame else 1
     clean, device = batch.latents, batch.latents.device
+    if transformer.config.dream == "none":
+        skip = clean.shape[2]  # no video is denoised
     target, video_noise = clean[:, :, skip:], drawn.video[:, :, skip:]
-    video_sigma, action_sigma = drawn.video_sigma[:, skip:], drawn.action_sigma
+    video_sigma = drawn.video_sigma[:, skip:]
+    noisy_action, action_target, action_times = noisy_actions(
+        transformer.config.objective, batch.action, drawn.action, drawn.action_sigma, settings.shift
+    )
     dropped = drawn.dropped.tolist()
     words = ["" if d else p for p, d in zip(batch.prompt, dropped, strict=True)]
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
@@ -109,8 +123,8 @@ def training_loss(
             clean,
             1000 * video_sigma,
             context,
-            add_noise(batch.action, drawn.action, action_sigma[..., None]) if with_action else None,
-            1000 * action_sigma if with_action else None,
+            noisy_action if with_action else None,
+            action_times if with_action else None,
             batch.state if with_action else None,
             first_frame_of(transformer, batch),
         )
@@ -119,7 +133,7 @@ def training_loss(
         velocity_target(target, video_noise),
         drawn.video_weight[:, skip:],
         action,
-        velocity_target(batch.action, drawn.action),
+        action_target,
         drawn.action_weight,
         batch.action_mask,
         batch.has_action,
@@ -163,11 +177,11 @@ class Objective(nn.Module):
             first: number of the batch's first sample, which decides its noise.
 
         Returns:
-            latents ``[b, c, frames per block, h, w]`` and actions ``[b, k, a]``, float32, normalised.
+            latents ``[b, c, dreamed frames, h, w]`` and actions ``[b, k, a]``, float32, normalised.
         """
         model, device = self.transformer, batch.latents.device
         per_block, count = model.config.frames_per_block, len(batch.latents)
-        seen = 1 + blocks * per_block
+        seen, dreamed = 1 + blocks * per_block, model.dream_frames
         given = first_frame_of(model, batch)
         dtype = torch.bfloat16 if self.settings.bf16 else torch.float32
 
@@ -189,12 +203,12 @@ class Objective(nn.Module):
                 model.step(piece, zeros, context, cache, first_frame=channels(cache.frames, frames))
 
             def velocity(video: Tensor, action: Tensor, tv: int, ta: int) -> tuple[Tensor, Tensor]:
-                times = torch.full((count, per_block), float(tv), device=device)
+                times = torch.full((count, dreamed), float(tv), device=device)
                 action_times = torch.full(action.shape[:2], float(ta), device=device)
                 state = batch.state[:, blocks : blocks + 1]
                 found = model.step(
                     video, times, context, cache, action, action_times, state,
-                    channels(seen, per_block),
+                    channels(seen, dreamed),
                 )  # fmt: skip
                 assert found[1] is not None
                 return found[0].float(), found[1].float()
@@ -202,11 +216,11 @@ class Objective(nn.Module):
             video, action = [], []
             for g in generators(0, blocks, range(first, first + count)):
                 video.append(
-                    torch.randn(batch.latents.shape[1], per_block, height, width, generator=g)
+                    torch.randn(batch.latents.shape[1], dreamed, height, width, generator=g)
                 )
                 action.append(torch.randn(model.config.horizon, batch.action.shape[2], generator=g))
             noise = torch.stack(video).to(device), torch.stack(action).to(device)
-            return sample(velocity, *noise, sampler)
+            return sample_block(model.config.objective, velocity, *noise, sampler)
 
 
 def first_frame_of(transformer: DreamZeroTransformer, batch: Batch) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..errors import UserError, make_folder
 from ..model import codecs, conditioning
 from ..model.bundle import WorldActionModel
 from ..model.checkpoints.adapters import Base
+from ..model.codecs.tiny import TinyCodec
 from ..model.presets import preset as preset_arguments
 from ..model.text import WordEncoder
 from ..model.transformer import DreamZeroTransformer
@@ -214,9 +216,10 @@ def train(
     else:
         transformer, text_encoder = start.transformer, start.text_encoder
         robots = start.robots | robots
+    transformer = configured(transformer, settings)
     model = WorldActionModel(transformer, video_codec, text_encoder, robots)
     if start is not None:
-        model = replace(start, codec=video_codec, robots=robots)
+        model = replace(start, transformer=transformer, codec=video_codec, robots=robots)
     conditioning.check(model)
     encoder = FeatureEncoder(
         video_codec,
@@ -242,6 +245,13 @@ def train(
     )
     base = None if settings.trained == "all" or init is None else Base.open(find(init))
     return Trainer(model, mixture, settings, out, processes, base, features).run(resume, progress)
+
+
+def configured(transformer: DreamZeroTransformer, settings: TrainSettings) -> DreamZeroTransformer:
+    """The network as the settings want it to dream and act; the same one where nothing changes."""
+    wanted = {"dream": settings.dream, "objective": settings.objective}
+    changes = {k: v for k, v in wanted.items() if v and v != transformer.config[k]}
+    return transformer.with_(**changes) if changes else transformer
 
 
 def _weights(
@@ -331,8 +341,21 @@ def _codec(
         pixels = footage[0].shape[2] * footage[0].shape[3]
         fewer = max(1, min(usual.batch, round(usual.batch * USUAL_PX / pixels)))
         training = training or replace(usual, batch=fewer)
-        train_codec(np.concatenate(footage), training, out / "vae", progress=progress)
+        train_codec(
+            np.concatenate(footage), training, out / "vae", progress, _beginning(training), True
+        )
     return codecs.load(out / "vae")
+
+
+def _beginning(training: CodecTraining) -> Path | None:
+    """Folder of the codec to go on from, if it has the architecture that is asked for."""
+    if not training.init:
+        return None
+    folder = find(training.init) / "vae"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = (f.name for f in fields(CodecTraining) if f.name in config)
+    same = all(config[name] == getattr(training, name) for name in named)
+    return folder if same and config.get("_class_name") == TinyCodec.__name__ else None
 
 
 def _fit(card: Embodiment, codec: codecs.Codec, arguments: Mapping[str, Any]) -> dict[str, object]:

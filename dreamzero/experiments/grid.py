@@ -1,0 +1,144 @@
+"""All cells of a profile, and the recordings they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..embodiments import get
+from .cells import Cell, Use
+from .recordings import Recording
+
+# What the video shows that the labels do not: these verbs, the extra colours, the held-out pairs.
+VIDEO_VERBS = ("reach", "push", "zone", "lift", "place", "shove", "chain")
+
+
+@dataclass
+class Grid:
+    """Cells and recordings by name."""
+
+    recordings: dict[str, Recording] = field(default_factory=dict)
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    def add(self, *cells: Cell) -> None:
+        for cell in cells:
+            assert cell.name not in self.cells, cell.name
+            self.cells[cell.name] = cell
+
+    def words(self) -> list[str]:
+        """Every prompt that may occur, so that all models have one vocabulary."""
+        from ..sim.splits import tasks_of
+        from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, VERBS
+
+        colours = TRAIN_COLOURS + EXTRA_COLOURS
+        sentences = sorted(
+            {w for verb in VERBS for task in tasks_of(verb, colours) for w in task.wordings()}
+        )
+        bodies = sorted({recording.body for recording in self.recordings.values()})
+        return [get(f"tabletop_{b}").render_prompt(s) for b in bodies for s in sentences]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of it.
+
+    Attributes:
+        preset: size of the models; steps: of a post-training, trunk_steps: of video pretraining.
+        labels: numbers of labelled episodes; seeds: of training; scenes: a suite and seed.
+        video: episodes of footage by body.
+    """
+
+    preset: str
+    steps: int
+    trunk_steps: int
+    labels: tuple[int, ...]
+    seeds: tuple[int, ...]
+    scenes: int
+    video: Mapping[str, int]
+
+
+SCALES = {
+    "quick": Scale("micro", 20, 20, (16, 32), (0,), 4, {"so101": 16, "ur5e": 8, "hand": 8}),
+    "small": Scale(
+        "micro", 1000, 4000, (40, 160, 640, 2560), (0, 1, 2), 67,
+        {"so101": 640, "ur5e": 320, "hand": 320},
+    ),
+}  # fmt: skip
+
+
+def footage(scale: Scale) -> dict[str, Recording]:
+    """Video of all bodies, verbs, colours and looks; half of it in the held-out looks."""
+    found = {}
+    for number, (body, episodes) in enumerate(scale.video.items()):
+        for half, looks in enumerate(("seen", "unseen-look")):
+            found[f"video-{body}-{looks}"] = Recording(
+                body, episodes // 2, 501 + 2 * number + half, VIDEO_VERBS, looks
+            )
+    return found
+
+
+def videos(names: Sequence[str], batch: int = 48, weight: float = 1.0) -> tuple[Use, ...]:
+    """Recordings as video alone, drawn alike; ``weight`` is of all together."""
+    return tuple(Use(n, labels=False, batch=batch, weight=weight / len(names)) for n in names)
+
+
+SUITES = ("seen", "unseen-combination", "unseen-object", "unseen-verb", "unseen-look")
+TRUNK = "trunk/all-s0"
+ACTION_ONLY = {"dream": "none"}
+# Settings of every way to learn to act, and whether it starts from the video-pretrained trunk and
+# keeps watching video while it learns.
+WAYS: dict[str, tuple[dict[str, str], bool, bool]] = {
+    "wam": ({}, True, True),
+    "apart": ({"dream": "apart"}, True, True),
+    "action-only-trunk": (ACTION_ONLY, True, False),
+    "wam-scratch": ({}, False, False),
+    "action-only": (ACTION_ONLY, False, False),
+    "regression": (ACTION_ONLY | {"objective": "regression"}, False, False),
+    "diffusion": (ACTION_ONLY | {"objective": "diffusion"}, False, False),
+}
+
+
+class Maker:
+    """Fills a grid."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale, self.grid = scale, Grid()
+        self.watched = videos(list(footage(scale)), weight=1.0)
+        self.grid.recordings |= footage(scale)
+        self.grid.recordings["labels"] = Recording("so101", max(scale.labels), 511)
+        self.grid.add(self._trunk(TRUNK, self.watched))
+
+    def _trunk(self, name: str, uses: tuple[Use, ...], **changes: Any) -> Cell:
+        settings = {"steps": self.scale.trunk_steps}
+        return Cell(name, uses, preset=self.scale.preset, settings=settings, **changes)
+
+    def way(self, group: str, way: str, labels: int, seed: int, **changes: Any) -> Cell:
+        """A cell of one of ``WAYS`` on so many labelled episodes."""
+        settings, trunk, watches = WAYS[way]
+        uses = (Use("labels", episodes=labels, weight=3.0),)
+        cell = Cell(
+            f"{group}/{way}-{labels}-s{seed}",
+            uses + (self.watched if watches else ()),
+            TRUNK if trunk else "",
+            self.scale.preset,
+            {"steps": self.scale.steps, **settings},
+            suites=SUITES,
+            scenes=self.scale.scenes,
+            seed=seed,
+        )
+        return cell.with_(**changes) if changes else cell
+
+    def labels(self) -> None:
+        """What each part of the recipe is worth, over the number of labels."""
+        for labels in self.scale.labels:
+            for way in WAYS:
+                for seed in self.scale.seeds:
+                    self.grid.add(self.way("labels", way, labels, seed))
+
+
+def grid(profile: str) -> Grid:
+    """The grid of a profile ("quick" or "small")."""
+    maker = Maker(SCALES[profile])
+    maker.labels()
+    return maker.grid

@@ -1,0 +1,124 @@
+"""Cells read back: pooled over training seeds, set against each other in the same scenes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..evaluate.statistics import Contrast, Rate, paired_bootstrap, wilson
+from .cells import Cell
+
+FILE = "cells.json"
+
+
+@dataclass
+class Result:
+    """What one method did with all its training seeds.
+
+    Attributes:
+        cell: of its first seed.
+        outcomes: "robot/suite" -> seed -> success of each scene (0 or 1).
+        progress: the same of partial credit.
+        tasks: "robot/suite" -> seed -> task of each scene.
+        seconds: training, by seed.
+    """
+
+    cell: Mapping[str, Any]
+    outcomes: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    progress: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    tasks: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({s for by_seed in self.outcomes.values() for s in by_seed})
+
+    def pooled(self, places: Sequence[str]) -> np.ndarray:
+        """Success ``[training seeds, scenes]`` over some "robot/suite"."""
+        rows = [np.concatenate([self.outcomes[p][s] for p in places]) for s in self.seeds]
+        return np.stack(rows).astype(np.float64)
+
+    def success(self, *places: str) -> Rate:
+        """Of all scenes and seeds together, with Wilson's interval."""
+        found = self.pooled(places)
+        return wilson(int(found.sum()), found.size)
+
+    def by_seed(self, *places: str) -> list[float]:
+        """Success of each training seed: what another training would have changed."""
+        return [float(x) for x in self.pooled(places).mean(axis=1)]
+
+
+class Results:
+    """All results of a grid, by "group/method".
+
+    Args:
+        found: results as the runner writes them (``cells/NAME.json``).
+    """
+
+    def __init__(self, found: Iterable[Mapping[str, Any]]) -> None:
+        self.methods: dict[str, Result] = {}
+        for item in found:
+            cell = Cell(**item["cell"])
+            result = self.methods.setdefault(f"{cell.group}/{cell.method}", Result(item["cell"]))
+            if "training_seconds" in item:
+                result.seconds[cell.seed] = item["training_seconds"]
+            for place, outcome in item["outcomes"].items():
+                result.outcomes.setdefault(place, {})[cell.seed] = outcome["success"]
+                result.progress.setdefault(place, {})[cell.seed] = outcome["progress"]
+                result.tasks.setdefault(place, {})[cell.seed] = outcome["task"]
+
+    @classmethod
+    def read(cls, path: Path | str) -> Results:
+        """From a work folder, or from the one file of a report.
+
+        Raises:
+            UserError: there is nothing.
+        """
+        path = Path(path)
+        if path.is_file():
+            return cls(json.loads(path.read_text(encoding="utf-8")))
+        found = [json.loads(p.read_text(encoding="utf-8"))
+                 for p in sorted((path / "cells").glob("*/*.json"))]  # fmt: skip
+        if not found:
+            raise UserError(f"{path} holds no results: run `dreamzero experiment run` first")
+        return cls(found)
+
+    def __getitem__(self, name: str) -> Result:
+        if name not in self.methods:
+            raise UserError(f"no result {name!r}; there are {', '.join(sorted(self.methods))}")
+        return self.methods[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.methods and bool(self.methods[name].outcomes)
+
+    def contrast(self, a: str, b: str, *places: str) -> Contrast:
+        """How much better a is than b in the same scenes (training seeds and scenes resampled)."""
+        return paired_bootstrap(self[a].pooled(places), self[b].pooled(places))
+
+    def table(self, places: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A row for each method and place."""
+        rows = []
+        for name, result in sorted(self.methods.items()):
+            for place in result.outcomes if places is None else places:
+                if place in result.outcomes:
+                    rate = result.success(place)
+                    rows.append({"cell": name, "where": place, "rate": rate,
+                                 "seeds": result.by_seed(place)})  # fmt: skip
+        return rows
+
+
+def join(folder: Path, out: Path) -> Path:
+    """One file of all results of a work folder, for a report: a line an episode is not needed."""
+    found = [json.loads(p.read_text(encoding="utf-8"))
+             for p in sorted((folder / "cells").glob("*/*.json"))]  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILE
+    lines = ",\n".join(json.dumps(item, separators=(",", ":")) for item in found)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return path

@@ -1,0 +1,213 @@
+"""Runs the cells of a grid that are missing, several at a time, each on one thread.
+
+    DIR/recordings/NAME      LeRobot datasets
+    DIR/latents/             their windows through the codec
+    DIR/models/CELL/         model folders
+    DIR/cells/CELL.json      what a cell found: every episode's outcome
+
+A cell is found again by a digest of all it depends on, so that a killed run goes on where it was and a
+changed cell is done anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .cells import Cell, digest
+from .grid import Grid
+from .recordings import make
+
+FORMAT = 1
+
+
+class Runner:
+    """The work folder of a grid.
+
+    Args:
+        grid: cells and recordings.
+        folder: where everything is kept.
+    """
+
+    def __init__(self, grid: Grid, folder: Path) -> None:
+        self.grid, self.folder = grid, folder
+        self._digests: dict[str, str] = {}
+
+    def result_path(self, name: str) -> Path:
+        return self.folder / "cells" / f"{name}.json"
+
+    def model_path(self, name: str) -> Path:
+        """Of the cell itself, or of the one that it evaluates."""
+        cell = self.grid.cells[name]
+        return self.folder / "models" / name if cell.uses else self.model_path(cell.start)
+
+    def digest(self, name: str) -> str:
+        """Of everything that a cell's result depends on."""
+        if name not in self._digests:
+            cell = self.grid.cells[name]
+            made_of = {u.recording: asdict(self.grid.recordings[u.recording]) for u in cell.uses}
+            facts = {"format": FORMAT, "cell": cell.facts(), "recordings": made_of}
+            before = self.digest(cell.start) if cell.start else ""
+            self._digests[name] = digest(facts, before)
+        return self._digests[name]
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """What a cell found; None if it is missing or of another grid."""
+        path = self.result_path(name)
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if found.get("digest") == self.digest(name) else None
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Cells to run for these, in order, with those that they start from before them."""
+        todo: list[str] = []
+
+        def add(name: str) -> None:
+            if name not in self.grid.cells:
+                raise UserError(f"no cell {name!r}; `dreamzero experiment list` names them")
+            cell = self.grid.cells[name]
+            there = self.result(name) is not None
+            if name in todo or there:
+                return
+            if cell.start and (self.result(cell.start) is None or not _has_model(self, cell.start)):
+                add(cell.start)
+                if cell.start not in todo:
+                    todo.append(cell.start)  # its weights are gone
+            todo.append(name)
+
+        for name in names:
+            add(name)
+        return todo
+
+    def record(self, names: Iterable[str], progress: bool = True) -> None:
+        """Make the recordings that these cells need."""
+        needed = {use.recording for name in names for use in self.grid.cells[name].uses}
+        for recording in sorted(needed):
+            make(recording, self.grid.recordings[recording], self.folder / "recordings", progress)
+
+    def run(self, names: Iterable[str], workers: int = 1, progress: bool = True) -> list[str]:
+        """Run what is missing; returns the names of cells that failed."""
+        from tqdm.auto import tqdm
+
+        todo = self.missing(names)
+        self.record(todo, progress)
+        failed: dict[str, str] = {}
+        waiting, running = list(todo), dict[Future[str], str]()
+        bar = tqdm(total=len(todo), desc="cells", disable=not progress)
+        # A process a cell: what one leaves in memory is gone with it.
+        with (
+            bar,
+            ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), max_tasks_per_child=1
+            ) as pool,
+        ):
+            while waiting or running:
+                busy = set(running.values()) | set(waiting)
+                for name in list(waiting):
+                    start = self.grid.cells[name].start
+                    if start in failed:
+                        failed[name] = f"{start} failed"
+                        waiting.remove(name)
+                        bar.update()
+                    elif len(running) < workers and start not in busy:
+                        running[pool.submit(_one, self.grid, self.folder, name)] = name
+                        waiting.remove(name)
+                done, _ = wait(running, return_when=FIRST_COMPLETED) if running else ((), None)
+                for future in done:
+                    name = running.pop(future)
+                    error = future.exception()
+                    bar.update()
+                    if error is not None:
+                        failed[name] = str(error) or type(error).__name__
+                        tqdm.write(f"{name}: {failed[name]}")
+                    else:
+                        tqdm.write(future.result())
+        return list(failed)
+
+
+def _has_model(runner: Runner, name: str) -> bool:
+    return (runner.model_path(name) / "transformer").is_dir()
+
+
+def _one(grid: Grid, folder: Path, name: str) -> str:
+    import torch
+
+    torch.set_num_threads(1)
+    runner = Runner(grid, folder)
+    return run_cell(runner, name)
+
+
+def run_cell(runner: Runner, name: str, progress: bool = False) -> str:
+    """Train and evaluate one cell; returns a line about it."""
+    from .training import train_cell
+
+    cell, folder = runner.grid.cells[name], runner.folder
+    facts: dict[str, Any] = {}
+    model = runner.model_path(name)
+    if cell.uses:
+        staging = model.with_name(f".{model.name}.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        paths = {use.recording: folder / "recordings" / use.recording for use in cell.uses}
+        start = runner.model_path(cell.start) if cell.start else None
+        words = runner.grid.words()
+        facts = train_cell(cell, paths, start, staging, folder / "latents", words, progress)
+        shutil.rmtree(staging / "checkpoints", ignore_errors=True)
+        shutil.rmtree(model, ignore_errors=True)
+        model.parent.mkdir(parents=True, exist_ok=True)
+        staging.rename(model)
+    began = time.monotonic()
+    outcomes = roll_out(cell, model, progress)
+    facts["evaluation_seconds"] = round(time.monotonic() - began, 1)
+    found = {"digest": runner.digest(name), "cell": cell.facts(), **facts, "outcomes": outcomes}
+    path = runner.result_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    rates = [f"{where} {100 * sum(o['success']) / len(o['success']):.0f} %"
+             for where, o in outcomes.items()]  # fmt: skip
+    return f"{name}: {', '.join(rates) or 'trained'}"
+
+
+def roll_out(cell: Cell, model: Path, progress: bool = False) -> dict[str, dict[str, list[Any]]]:
+    """Success and progress of every episode, by "robot/suite"."""
+    from ..evaluate import evaluate
+    from ..inference.config import FAST
+
+    sampler = _sampler(FAST, cell.sampler)
+    found: dict[str, dict[str, list[Any]]] = {}
+    for robot in cell.robots:
+        for suite in cell.suites:
+            result = evaluate(
+                model, suite, cell.scenes, robot=robot, workers=1, progress=progress,
+                execute_steps=cell.execute_steps or None, sampler=sampler, seed=1000 * cell.seed,
+            )  # fmt: skip
+            found[f"{robot}/{suite}"] = {
+                "success": [int(e.success) for e in result.episodes],
+                "progress": [round(e.progress, 3) for e in result.episodes],
+                "task": [e.task for e in result.episodes],
+            }
+    return found
+
+
+def _sampler(plain: Any, changes: Mapping[str, Any]) -> Any:
+    from dataclasses import replace
+
+    from ..flow import Reuse, SamplerConfig
+
+    given = dict(changes)
+    if given.pop("flash", False):
+        return SamplerConfig.flash(**given)
+    if "reuse" in given:
+        given["reuse"] = Reuse(tuple(tuple(rule) for rule in given["reuse"]))
+    return replace(plain, **given)

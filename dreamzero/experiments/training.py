@@ -1,0 +1,159 @@
+"""Trains one cell: windows of its recordings as latents, mixed, from noise or from another cell's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.mixture import EPISODES, Feed, Mixture
+from ..data.normalize import Statistics
+from ..data.reader import Dataset
+from ..embodiments import Embodiment, get
+from ..model import codecs
+from ..model.bundle import WorldActionModel
+from ..model.presets import preset
+from ..model.text import WordEncoder
+from ..model.transformer import DreamZeroTransformer
+from ..shipped import find
+from ..train.cache import FeatureCache
+from ..train.config import Source, TrainSettings
+from ..train.features import FeatureEncoder
+from ..train.latents import LatentWindows
+from ..train.loop import Trainer
+from ..train.reading import in_memory
+from ..train.run import configured, cut_windows
+from .cells import Cell, Use
+
+CODEC = "tiny_so101"  # of all cells: a codec is not what is compared
+
+
+def settings_of(cell: Cell) -> TrainSettings:
+    """The settings of a cell: one-block windows alone, because the tabletop acts from one frame."""
+    plain = TrainSettings(
+        full=Source(batch=0),
+        first=Source(blocks=1, stride=-1),
+        action_scale=4.0,
+        warmup=50,
+        validation=0.02,
+        prompt_dropout=0.0,
+        log_every=25,
+        evaluate_every=10**9,
+        save_every=10**9,
+        chunks=0,
+        tensorboard=False,
+        seed=cell.seed,
+    )
+    return replace(plain, **cell.settings)
+
+
+def card_of(body: str, labels: bool, changes: Mapping[str, Any]) -> Embodiment:
+    """The card of a body; without labels one that knows no actions, under a name of its own."""
+    card = get(f"tabletop_{body}").with_(**changes)
+    if labels or not card.has_action:
+        return card
+    return card.with_(name=f"{card.name}_video", state=(), action=(), has_action=False,
+                      lower=(), upper=(), velocity=())  # fmt: skip
+
+
+def first_episodes(windows: LatentWindows, count: int) -> LatentWindows:
+    """Those windows that are cut from the first ``count`` episodes of each recording."""
+    keep = (windows.episode % EPISODES) < count
+    changes: dict[str, Any] = {name: x[keep] for name, x in windows.tensors.items()}
+    return replace(windows, **changes)
+
+
+def encoded(
+    use: Use,
+    path: Path,
+    changes: Mapping[str, Any],
+    codec: Any,
+    latents: Path,
+    dims: Mapping[str, Any],
+    progress: bool,
+) -> tuple[LatentWindows, Embodiment, Statistics]:
+    """A recording as latent windows, its card, and the statistics of its actions."""  # fmt: skip
+    dataset = Dataset.open(path)
+    card = card_of(str(dataset.info["robot_type"]), use.labels, changes)
+    source = Source(blocks=1, stride=max(1, card.horizon // 2) if use.labels else card.horizon,
+                    idle=0.02 if use.labels else 0.0)  # fmt: skip
+    windows = cut_windows([dataset], card, source)
+    encoder = FeatureEncoder(codec, dims["action_dim"], dims["state_dim"])
+    found = in_memory(FeatureCache(latents).precompute(windows, encoder, progress))
+    statistics = windows.normalizer.statistics if windows.normalizer else Statistics()
+    return first_episodes(found, use.episodes) if use.episodes else found, card, statistics
+
+
+def train_cell(
+    cell: Cell,
+    paths: Mapping[str, Path],
+    start: Path | None,
+    out: Path,
+    latents: Path,
+    words: Sequence[str],
+    progress: bool = True,
+) -> dict[str, float]:
+    """Train a cell and write its model folder to ``out``.
+
+    Args:
+        paths: recordings by name.
+        start: model folder to start from; None starts from noise.
+        latents: folder of encoded windows, shared by cells.
+        words: prompts whose words every model of the grid knows.
+
+    Returns:
+        seconds and parameters.
+    """
+    settings = settings_of(cell)
+    torch.manual_seed(cell.seed)
+    arguments = preset(cell.preset)
+    codec = codecs.load(find(CODEC) / "vae")
+    feeds, robots = [], dict[str, tuple[Embodiment, Statistics]]()
+    known = {} if start is None else WorldActionModel.load(start).robots
+    for use in cell.uses:
+        windows, card, statistics = encoded(
+            use, paths[use.recording], cell.card, codec, latents, arguments, progress
+        )
+        robots[card.name] = (card, statistics)
+        feeds.append(Feed(Source(blocks=1, batch=use.batch), windows, settings.validation))
+    first = next(iter(robots.values()))[0]
+    arguments |= {
+        "in_channels": codec.latent_channels, "out_channels": codec.latent_channels,
+        "horizon": first.horizon, "frames_per_block": first.latent_frames,
+        "window_blocks": first.blocks,
+    }  # fmt: skip
+    transformer = DreamZeroTransformer(**arguments)
+    text = WordEncoder.fit(words, dim=arguments["text_dim"])
+    if start is not None:
+        before = WorldActionModel.load(start)
+        load_matching(transformer, before.transformer)
+        text.load_state_dict(before.text_encoder.state_dict())
+    model = WorldActionModel(configured(transformer, settings), codec, text, known | robots)
+    weights = [use.weight for use in cell.uses]
+    mixture = Mixture(feeds, cell.seed, weights)
+    record = Trainer(model, mixture, settings, out).run(progress=progress)
+    return {n: float(record.metrics[n].value or 0) for n in ("training_seconds", "parameters")}
+
+
+def load_matching(network: DreamZeroTransformer, other: DreamZeroTransformer) -> list[str]:
+    """Take over every weight of the same shape; returns the names of those that stay new.
+
+    What differs between cells that start from one trunk is the place table of the actions.
+    """
+    own, theirs = network.state_dict(), other.state_dict()
+    same = {n: x for n, x in theirs.items() if n in own and own[n].shape == x.shape}
+    network.load_state_dict(same, strict=False)
+    return sorted(set(own) - set(same))
+
+
+def weights_of(settings: TrainSettings) -> dict[str, Any]:
+    """What was asked for beyond the defaults; for tables."""
+    plain = TrainSettings()
+    return {
+        f.name: getattr(settings, f.name)
+        for f in fields(settings)
+        if getattr(settings, f.name) != getattr(plain, f.name)
+    }
