@@ -50,6 +50,18 @@ def test_parameters_are_typed() -> None:
         typed(known, [("aa", "1")])
 
 
+def test_the_type_beside_a_parameter_decides() -> None:
+    cell = 'a: float = 1  # rate\nb: list[str] = []\nc: tuple[int, ...] = ()\nd: str = ""  # name'
+    known = parse_cell(cell)
+    assert [str(p) for p in known.values()][::3] == ["a: float = 1  # rate", "d: str = ''  # name"]
+    values = typed(known, [("a", "2"), ("b", "1,x"), ("c", "4,5"), ("d", "7")])
+    assert values == {"a": 2.0, "b": ["1", "x"], "c": (4, 5), "d": "7"}
+    assert isinstance(values["a"], float)
+    for wrong, says in (("a: int = 'x'", "'x' is no int"), ("a: Path = ''", "use str, int")):
+        with pytest.raises(UserError, match=says):
+            parse_cell(wrong)
+
+
 @pytest.mark.parametrize("cell", ["a = f(1)", "import os", "a, b = 1, 2"])
 def test_parameters_are_literals(cell: str) -> None:
     with pytest.raises(UserError, match="literal"):
