@@ -70,7 +70,7 @@ def test_commands_in_the_documents_parse(root: Path) -> None:
     ("arguments", "says"),
     [
         (["rnu"], "did you mean run"),
-        (["xyzzy"], "choose from doctor, run, report"),
+        (["xyzzy"], "choose from doctor, run, sweep, report"),
         (["--verbose"], "unknown argument '--verbose'"),
         (["run", "3", "--profil", "quick"], "did you mean --profile"),
         (["run", "3", "--profile", "quik"], "did you mean quick"),

@@ -29,6 +29,7 @@ from dreamzero.errors import UserError
 VERBS = {
     "doctor": "what this machine can do, and the fix for what it cannot",
     "run": "run one notebook with parameters",
+    "sweep": "run one notebook with every combination of parameters",
     "report": "run every notebook, then write the page that joins them",
     "data": "inspect, check, convert and precompute data sets",
     "train": "train a model from a preset",
