@@ -50,8 +50,8 @@ class Grid:
 
     @property
     def name(self) -> str:
-        """Folder of the summary: what varies, and an identity that the order does not change."""
-        together = hashlib.sha256("".join(sorted(run.identity for run in self.runs)).encode())
+        """Folder of the summary: what varies, and an identity of these runs in this order."""
+        together = hashlib.sha256("".join(run.identity for run in self.runs).encode())
         return f"sweep-{'_'.join(self.axes) or 'one'}-{together.hexdigest()[:8]}"
 
 
@@ -82,6 +82,9 @@ def grid(
             value = typed(known, [(name, item)])[name]
             if value not in kept:
                 kept.append(value)
+    for kept in values.values():
+        if all(isinstance(value, (int, float)) for value in kept):
+            kept.sort()  # words stay in their order: "tiny, small" is one too
     for profile in values.get("profile", []):
         paths.check_profile(profile)
     axes = {name: values[name] for name in known if len(values.get(name, [])) > 1}
