@@ -125,7 +125,7 @@ def _show(record: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    print(" ".join(filter(None, (record.notes["answer"], record.notes["not_shown"]))))
+    print(record.notes["answer"])
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     for table in record.notes["tables"]:
         if table["name"] != "settings":

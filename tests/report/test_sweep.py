@@ -18,6 +18,7 @@ import pytest
 from dreamzero.errors import UserError
 from dreamzero.report import load, sweep
 from dreamzero.report.notebooks import Notebook
+from dreamzero.report.record import verify
 from dreamzero.report.sweep import engines, summary
 from dreamzero.report.sweep.grid import split_values
 from dreamzero.report.sweep.job import FAILURE, Job, finished, run_job
@@ -191,7 +192,6 @@ def test_two_sweeps_in_one_folder_share_their_runs(coin: Path) -> None:
         with engines.local(2) as engine:
             plan = sweep.grid(Notebook(coin), pairs)
             results.append(sweep.run(plan, "out", engine, progress=False))
-            summary.write(results[-1])
 
     threads = [
         threading.Thread(target=start, args=[("seed", "1,2"), ("rate", "1")]),
@@ -204,7 +204,9 @@ def test_two_sweeps_in_one_folder_share_their_runs(coin: Path) -> None:
     assert [result.failures for result in results] == [{}, {}]
     ran = [line.split()[0] for line in Path("ran.txt").read_text().splitlines()]
     assert sorted(ran) == ["1", "2"], "each run once"
-    assert len(list(Path("out/00_coin").glob("sweep-*/metrics.json"))) == 2
+    records = [summary.write(result).to_dict() for result in results]
+    (folder,) = Path("out/00_coin").glob("sweep-*")
+    assert records[0] == records[1] and verify(load(folder), folder) == []
 
 
 @pytest.mark.notebook

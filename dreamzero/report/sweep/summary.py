@@ -110,17 +110,17 @@ def _record(result: Result, done: dict[str, RunRecord]) -> RunRecord:
     answer = f"{len(done)} of {len(plan.runs)} runs finished"
     if result.failures:
         answer += f", {len(result.failures)} failed"
-    notice = ""
+    answer += "."
     if len(commits) > 1:
-        notice = (
-            f"The runs are of {len(commits)} states of the code ({', '.join(commits)}): "
+        answer += (
+            f" The runs are of {len(commits)} states of the code ({', '.join(commits)}): "
             "remove the older ones to run them again."
         )
     axes = " and ".join(plan.axes) or "nothing"
     record.notes.update(
         question=f"What do {axes} change in {plan.notebook.name}?",
-        answer=answer + ".",
-        not_shown=notice,
+        answer=answer,
+        not_shown="",
         figures=[],
         videos=[],
         tables=[],
