@@ -11,7 +11,7 @@ help:  ## this list
 setup:  ## .venv with everything in it, and the libraries that rendering needs
 	@scripts/setup.sh
 
-report: setup  ## run every notebook (PROFILE=quick) and write the page that joins them
+report: setup  ## run every notebook (PROFILE=quick) and write the site of results
 	@$(PY) -m dreamzero report --profile $(PROFILE)
 
 test: setup  ## lint and all tests that need no GPU (JOBS=2 at a time)

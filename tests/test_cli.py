@@ -70,14 +70,14 @@ def test_commands_in_the_documents_parse(root: Path) -> None:
     ("arguments", "says"),
     [
         (["rnu"], "did you mean run"),
-        (["xyzzy"], "choose from doctor, run, report"),
+        (["xyzzy"], "choose from doctor, run, sweep, report"),
         (["--verbose"], "unknown argument '--verbose'"),
         (["run", "3", "--profil", "quick"], "did you mean --profile"),
         (["run", "3", "--profile", "quik"], "did you mean quick"),
         (["run", "3", "--device", "tpu"], "did you mean cpu"),
         (["run", "3", "-p", "seed"], "-p/--parameter: expected 2 arguments"),
         (["run", "3", "--seed", "x"], "invalid int value: 'x'"),
-        (["report", "extra"], "unknown argument 'extra'"),
+        (["report", "extra"], "unknown 'extra': choose from compare"),
         (["doctor", "--jsn"], "did you mean --json"),
     ],
 )
@@ -183,7 +183,7 @@ def test_run_and_report(cli: Cli, coin: Path, tmp_path: Path, monkeypatch: Any) 
     assert (written["seed"], written["parameters"]["trials"]) == (3, 9)
     status, out, _ = cli("report", "--render", *common)
     assert (status, out) == (0, "out/index.html\n")
-    assert "seed = 3" in Path("out/index.html").read_text()
+    assert "seed = 3" in Path("out/00_coin/index.html").read_text()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_wheel_holds_the_two_packages_and_nothing_else(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {
         "dreamzero", "dreamzero_kernels", f"dreamzero-{__version__}.dist-info",
     }  # fmt: skip
-    assert {"dreamzero/report/page.html", "dreamzero/robots/ur/stream.script"} <= set(names)
+    assert {"dreamzero/report/site/style.css", "dreamzero/robots/ur/stream.script"} <= set(names)
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
 

@@ -29,7 +29,8 @@ from dreamzero.errors import UserError
 VERBS = {
     "doctor": "what this machine can do, and the fix for what it cannot",
     "run": "run one notebook with parameters",
-    "report": "run every notebook, then write the page that joins them",
+    "sweep": "run one notebook with every combination of parameters",
+    "report": "run all notebooks into one site of results; compare runs",
     "data": "inspect, check, convert and precompute data sets",
     "train": "train a model from a preset",
     "evaluate": "closed-loop success of a policy, with intervals",

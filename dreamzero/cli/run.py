@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     known = read_parameters(notebook.path)
     if arguments.parameters:
         for item in known.values():
-            print(f"{item.name} = {item.default!r}  # {item.comment}")
+            print(item)
         return 0
     given = typed(known, arguments.parameter)
     if "out_dir" in given:

@@ -1,7 +1,8 @@
-"""Results: run records, notebook reports, figures, and the page that joins them.
+"""Results: run records, notebook reports, figures, sweeps, the site, comparisons.
 
 `record` (metrics.json, standard library only) may be imported from every room; `style`, `video`
-and `notebook_report` are for notebooks; `notebooks` and `html` run and join them.
+and `notebook_report` are for notebooks; `notebooks` and `sweep` run them, `site` and `compare` show
+what came of it.
 """
 
 from dreamzero.report.notebook_report import NotebookReport

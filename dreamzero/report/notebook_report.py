@@ -93,18 +93,23 @@ class NotebookReport:
         """One number with its unit, trials and 95 % interval; returned to be shown or asserted."""
         return self.record.add(name, value, unit, n, low, high)
 
-    def figure(self, fig: Figure, name: str, caption: str) -> None:
-        """Save a figure as ``name.png``, show it in the notebook, and close it."""
+    def figure(self, fig: Figure, name: str, caption: str, alt: str = "") -> None:
+        """Save a figure as ``name.png``, show it in the notebook, and close it.
+
+        ``alt`` says what is to be seen to those who do not see it; by default the caption does.
+        """
         from matplotlib import pyplot
 
         from dreamzero.report import style
 
         path = style.save(fig, self.out_dir, name)
         pyplot.close(fig)
-        self._keep("figures", path, caption)
+        self._keep("figures", path, caption, alt)
         _show_image(path)
 
-    def image(self, pixels: np.ndarray, name: str, caption: str, min_px: int = 256) -> None:
+    def image(
+        self, pixels: np.ndarray, name: str, caption: str, min_px: int = 256, alt: str = ""
+    ) -> None:
         """Save a picture, uint8 ``[h, w, 3]``, as ``name.png`` (small ones enlarged) and show it."""
         from matplotlib import image
 
@@ -113,15 +118,15 @@ class NotebookReport:
         path = self.out_dir / f"{name}.png"
         factor = max(1, -(-min_px // min(pixels.shape[:2])))
         image.imsave(path, np.ascontiguousarray(upscale(pixels, factor)))
-        self._keep("figures", path, caption)
+        self._keep("figures", path, caption, alt)
         _show_image(path)
 
-    def video(self, frames: np.ndarray, name: str, caption: str, fps: float) -> None:
+    def video(self, frames: np.ndarray, name: str, caption: str, fps: float, alt: str = "") -> None:
         """Save uint8 ``[t, h, w, 3]`` as ``name.mp4`` and show a player in the notebook."""
         from dreamzero.report.video import video_tag, write_video
 
         path = write_video(frames, self.out_dir / f"{name}.mp4", fps)
-        self._keep("videos", path, caption)
+        self._keep("videos", path, caption, alt)
         if _in_notebook():
             from IPython.display import HTML, display
 
@@ -160,10 +165,10 @@ class NotebookReport:
         self.record.save(self.out_dir)
         write_text(self.out_dir / "report.md", markdown(self.record))
 
-    def _keep(self, kind: str, path: Path, caption: str) -> None:
+    def _keep(self, kind: str, path: Path, caption: str, alt: str) -> None:
         entries = self.record.notes[kind]
         entries[:] = [entry for entry in entries if entry["path"] != path.name]  # a cell run again
-        entries.append({"path": path.name, "caption": caption})
+        entries.append({"path": path.name, "caption": caption} | ({"alt": alt} if alt else {}))
         self.record.artifact(path)
 
 
@@ -178,7 +183,12 @@ def markdown(record: RunRecord) -> str:
         rows = [[name, str(metric)] for name, metric in record.metrics.items()]
         lines += [markdown_table(["metric", "value"], rows), ""]
     for figure in notes.get("figures", []):
-        lines += [f"![{figure['caption']}]({figure['path']})", "", figure["caption"], ""]
+        lines += [
+            f"![{figure.get('alt') or figure['caption']}]({figure['path']})",
+            "",
+            figure["caption"],
+            "",
+        ]
     for video in notes.get("videos", []):
         lines += [f"[{video['path']}]({video['path']}): {video['caption']}", ""]
     for table in notes.get("tables", []):

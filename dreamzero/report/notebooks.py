@@ -25,7 +25,7 @@ from dreamzero.config import closest
 from dreamzero.doctor import ALLOCATOR
 from dreamzero.errors import UserError, make_folder
 from dreamzero.report import paths
-from dreamzero.report.machine import cores
+from dreamzero.report.machine import cores, describe_device, git_state, versions
 from dreamzero.report.parameters import read_parameters
 from dreamzero.report.record import FILE_NAME, write_json, write_text
 
@@ -91,14 +91,18 @@ def run(
     out: str | Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     progress: bool = True,
+    name: str | None = None,
+    keep_refused: bool = False,
 ) -> Path:
-    """Execute a notebook and return the folder of its report, ``<out>/<notebook name>``.
+    """Execute a notebook and return the folder of its report, ``<out>/<name>``.
 
     Args:
         profile: "quick", "small" or "full"; becomes the notebook's parameter of that name.
         out: folder that holds the reports; default `paths.reports_dir` of the profile.
         parameters: further parameters, already typed (see `parameters.typed`).
         progress: show papermill's bar, one step a cell.
+        name: of the report's folder; default the notebook's. One that fails leaves ``<name>.failed``.
+        keep_refused: keep ``<name>.failed`` also when the notebook raised a UserError.
 
     Raises:
         UserError: unknown profile or parameter, no such device, a longer result is in the way, or
@@ -108,37 +112,45 @@ def run(
     paths.check_profile(profile)
     known = read_parameters(notebook.path)
     given = {"profile": profile, **(parameters or {})}
-    for name in (*given, "out_dir"):
-        if name not in known:
-            raise UserError(f"{notebook.name}: {closest(name, known, 'parameter')}")
+    for key in (*given, "out_dir"):
+        if key not in known:
+            raise UserError(f"{notebook.name}: {closest(key, known, 'parameter')}")
     if str(given.get("device", "cpu")).startswith("cuda"):
-        _need_gpu(str(given["device"]))
+        need_gpu(str(given["device"]))
     folder = Path(out) if out is not None else paths.reports_dir(profile)
-    target, staging = folder / notebook.name, folder / f".{notebook.name}.partial"
+    name = name or notebook.name
+    target, staging, failed = (folder / n for n in (name, f".{name}.partial", f"{name}.failed"))
     paths.refuse_downgrade(target, profile)
     shutil.rmtree(staging, ignore_errors=True)
     make_folder(staging)
     try:
         _execute(notebook, staging, {**given, "out_dir": paths.shown(staging)}, progress)
     except NotebookFailed as error:
-        failed = folder / f"{notebook.name}.failed"
-        shutil.rmtree(failed, ignore_errors=True)
-        _tidy(staging, failed)
-        staging.rename(failed)
+        _keep(staging, failed)
         raise NotebookFailed(
             f"{error}; its cells are in {paths.shown(failed / EXECUTED)}"
         ) from None
-    except BaseException:
+    except BaseException as error:
+        if keep_refused and isinstance(error, UserError):
+            _keep(staging, failed)
         shutil.rmtree(staging, ignore_errors=True)
         raise
     _tidy(staging, target)
-    shutil.rmtree(folder / f"{notebook.name}.failed", ignore_errors=True)
+    shutil.rmtree(failed, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
     return target
 
 
-def _need_gpu(device: str) -> None:
+def _keep(staging: Path, failed: Path) -> None:
+    """What a notebook left when it failed, in place of what an earlier failure left."""
+    shutil.rmtree(failed, ignore_errors=True)
+    _tidy(staging, failed)
+    staging.rename(failed)
+
+
+def need_gpu(device: str) -> None:
+    """Raise UserError where torch sees no GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -215,6 +227,7 @@ def _tidy(staging: Path, target: Path) -> None:
         notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
         for key in ("input_path", "output_path"):
             notebook.metadata.get("papermill", {}).pop(key, None)
+        notebook.metadata["dreamzero"] = _provenance(staging)
         write_json(staging / EXECUTED, _swap(notebook, swaps))
     if (staging / FILE_NAME).is_file():
         data = json.loads((staging / FILE_NAME).read_text(encoding="utf-8"))
@@ -222,6 +235,14 @@ def _tidy(staging: Path, target: Path) -> None:
     if (staging / "report.md").is_file():
         text = (staging / "report.md").read_text(encoding="utf-8")
         write_text(staging / "report.md", _swap(text, swaps))
+
+
+def _provenance(staging: Path) -> dict[str, Any]:
+    """What the executed copy says of its run, also when there is no record: commit and machine."""
+    if (staging / FILE_NAME).is_file():
+        record = json.loads((staging / FILE_NAME).read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("git", "versions", "device", "parameters")}
+    return {"git": git_state(), "versions": versions(), "device": describe_device("cpu")}
 
 
 def _swap(value: Any, swaps: Mapping[str, str]) -> Any:

@@ -1,9 +1,10 @@
 """The parameters cell of a notebook: what may be set, what it is by default, what it means.
 
-The cell tagged ``parameters`` holds only assignments of literals, one comment each:
+The cell tagged ``parameters`` holds only assignments of literals, with their type and one comment
+each, which `dreamzero run NN --parameters` and `papermill --help-notebook` show:
 
-    profile = "quick"  # quick, small or full
-    seed = 0           # everything random is drawn from this
+    profile: str = "quick"  # quick, small or full
+    seed: int = 0  # everything random is drawn from this
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,27 @@ from dreamzero.errors import UserError
 
 @dataclass(frozen=True)
 class Parameter:
-    """One assignment of a parameters cell: its literal and the comment on its line."""
+    """One assignment of a parameters cell: its literal, its comment and the type written beside it.
+
+    ``kind`` is the type as it stands in the cell ("int", "list[str]"), empty where there is none:
+    then the default's own type holds.
+    """
 
     name: str
     default: Any
     comment: str
+    kind: str = ""
+
+    @property
+    def annotation(self) -> Any:
+        """The type of its values, for `config.parse_value`."""
+        if self.kind:
+            return _type(ast.parse(self.kind, mode="eval").body)
+        return _type_of(self.default)
+
+    def __str__(self) -> str:
+        kind = f": {self.kind}" if self.kind else ""
+        return f"{self.name}{kind} = {self.default!r}  # {self.comment}"
 
 
 def read_parameters(path: str | Path) -> dict[str, Parameter]:
@@ -61,16 +79,34 @@ def parse_cell(source: str, where: str = "parameters cell") -> dict[str, Paramet
     }
     found: dict[str, Parameter] = {}
     for node in ast.parse(source).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if not isinstance(node, ast.Assign) or not isinstance(target, ast.Name):
-            raise UserError(f"{where}: line {node.lineno} is not 'name = literal'")
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+        if value is None or not isinstance(target, ast.Name):
+            raise UserError(f"{where}: line {node.lineno} is not 'name: type = literal'")
         try:
-            default = ast.literal_eval(node.value)
+            default = ast.literal_eval(value)
         except ValueError:
             raise UserError(f"{where}: {target.id} is not a literal") from None
+        kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
         comment = comments.get(node.end_lineno or node.lineno, "")
-        found[target.id] = Parameter(target.id, default, comment)
+        found[target.id] = Parameter(target.id, default, comment, kind)
+        _check(found[target.id], where)
     return found
+
+
+def _check(parameter: Parameter, where: str) -> None:
+    """A default of another type than the one beside it would make every run's type a guess."""
+    try:
+        kind = parameter.annotation
+    except ValueError:
+        raise UserError(
+            f"{where}: {parameter.name}: {parameter.kind}: use str, int, float, bool, "
+            "list[...] or tuple[..., ...]"
+        ) from None
+    base = typing.get_origin(kind) or kind
+    allowed = (int, float) if base is float else (base,)
+    if parameter.kind and type(parameter.default) not in allowed:
+        raise UserError(f"{where}: {parameter.name}: {parameter.default!r} is no {parameter.kind}")
 
 
 def typed(known: Mapping[str, Parameter], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -88,13 +124,29 @@ def typed(known: Mapping[str, Parameter], pairs: Iterable[tuple[str, str]]) -> d
             hint = closest(name, known, "parameter").partition("known:")[0]
             raise UserError(f"{hint}known: {listing}")
         try:
-            values[name] = parse_value(text, _annotation(known[name].default))
+            values[name] = parse_value(text, known[name].annotation)
         except ValueError as error:
             raise UserError(f"parameter {name} {error} ({known[name].comment})") from None
     return values
 
 
-def _annotation(default: Any) -> Any:
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+def _type(node: ast.expr) -> Any:
+    """``int``, ``list[str]``, ``tuple[int, ...]`` from their syntax; ValueError for another."""
+    if isinstance(node, ast.Name) and node.id in _TYPES:
+        return _TYPES[node.id]
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        item = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) else node.slice
+        if node.value.id == "list":
+            return list[_type(item)]  # type: ignore[misc]
+        if node.value.id == "tuple":
+            return tuple[_type(item), ...]  # type: ignore[misc]
+    raise ValueError(ast.unparse(node))
+
+
+def _type_of(default: Any) -> Any:
     if default is None:
         return Any
     if isinstance(default, (list, tuple)):

@@ -42,8 +42,13 @@ def work_dir(profile: str) -> Path:
     version would make. The environment variable ``DREAMZERO_WORK`` names another folder than
     ``runs/work``.
     """
+    return work_base() / profile / _code()
+
+
+def work_base() -> Path:
+    """``runs/work``, or the folder that the environment variable ``DREAMZERO_WORK`` names."""
     base = os.environ.get("DREAMZERO_WORK")
-    return (Path(base) if base else repository_root() / "runs" / "work") / profile / _code()
+    return Path(base) if base else repository_root() / "runs" / "work"
 
 
 @lru_cache

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 PARAMETERS = """\
-profile = "quick"  # quick, small or full
-seed = 0           # everything random is drawn from this
-device = "cpu"     # cpu or cuda
-out_dir = ""       # where the report goes; empty: runs/report/quick or reports
-trials = 50        # coin throws
-name = "coin"      # what is thrown
+profile: str = "quick"  # quick, small or full
+seed: int = 0  # everything random is drawn from this
+device: str = "cpu"  # cpu or cuda
+out_dir: str = ""  # where the report goes; empty: runs/report/quick or reports
+trials: int = 50  # coin throws
+name = "coin"  # what is thrown
 """
 BODY = """\
 import numpy as np

@@ -45,10 +45,25 @@ def test_notebook_keeps_the_form(path: Path) -> None:
     assert (known["profile"].default, known["out_dir"].default) == ("quick", "")
     for parameter in known.values():
         assert parameter.comment, f"{parameter.name} has no comment"
+        assert parameter.kind, (
+            f"{parameter.name} has no type, which papermill --help-notebook shows"
+        )
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert f'"{path.stem}"' in code, "NotebookReport must carry the notebook's name"
     for needed in ("report.answer(", "report.save()", "assert "):
         assert needed in code, f"no {needed}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=_name)
+def test_papermill_shows_types_and_comments(path: Path) -> None:
+    """What ``papermill --help-notebook`` prints is inferred by this very call."""
+    from papermill.inspection import inspect_notebook
+
+    shown = inspect_notebook(str(path))
+    for parameter in read_parameters(path).values():
+        found = shown[parameter.name]
+        assert found["inferred_type_name"] == parameter.kind
+        assert found["help"] == parameter.comment
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=_name)

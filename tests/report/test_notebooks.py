@@ -1,4 +1,4 @@
-"""Finding notebooks, their parameters, running them, and the page that joins them."""
+"""Finding notebooks, their parameters, and running them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dreamzero.errors import UserError
-from dreamzero.report import NotebookReport, html, load, notebooks, paths
+from dreamzero.report import NotebookReport, load, notebooks, paths
 from dreamzero.report.parameters import parse_cell, read_parameters, typed
 from dreamzero.report.record import RunRecord, verify
 
@@ -50,6 +50,18 @@ def test_parameters_are_typed() -> None:
         typed(known, [("aa", "1")])
 
 
+def test_the_type_beside_a_parameter_decides() -> None:
+    cell = 'a: float = 1  # rate\nb: list[str] = []\nc: tuple[int, ...] = ()\nd: str = ""  # name'
+    known = parse_cell(cell)
+    assert [str(p) for p in known.values()][::3] == ["a: float = 1  # rate", "d: str = ''  # name"]
+    values = typed(known, [("a", "2"), ("b", "1,x"), ("c", "4,5"), ("d", "7")])
+    assert values == {"a": 2.0, "b": ["1", "x"], "c": (4, 5), "d": "7"}
+    assert isinstance(values["a"], float)
+    for wrong, says in (("a: int = 'x'", "'x' is no int"), ("a: Path = ''", "use str, int")):
+        with pytest.raises(UserError, match=says):
+            parse_cell(wrong)
+
+
 @pytest.mark.parametrize("cell", ["a = f(1)", "import os", "a, b = 1, 2"])
 def test_parameters_are_literals(cell: str) -> None:
     with pytest.raises(UserError, match="literal"):
@@ -84,16 +96,6 @@ def test_run_writes_the_whole_report(
     outputs = [o for c in json.loads(text)["cells"] for o in c.get("outputs", [])]
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert "![Share of heads so far.](share.png)" in (out / "report.md").read_text()
-
-    page = html.write("out", {"01_other": "cell 3: <boom>"})
-    body = page.read_text()
-    assert "It looks fair." in body and "0.3 to 0.7, n = 30" in body
-    assert "data:image/png;base64," in body and "cell 3: &lt;boom&gt;" in body
-    assert 'src="http' not in body and 'href="http' not in body
-    assert (out / "notebook.html").stat().st_size > 10_000
-    (out / "share.png").unlink()
-    with pytest.raises(UserError, match=r"share\.png.*run it again"):
-        html.write("out")
 
 
 @pytest.mark.notebook
@@ -172,11 +174,6 @@ def test_report_keeps_the_last_of_a_cell_run_twice(tmp_path: Path) -> None:
     report.save()
     assert load(tmp_path / "r").notes["figures"] == [{"path": "look.png", "caption": "Shade 200."}]
     assert verify(load(tmp_path / "r"), tmp_path / "r") == []
-
-
-def test_a_page_needs_reports(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no reports here"):
-        html.write(tmp_path)
 
 
 def _report(out: Path) -> NotebookReport:
