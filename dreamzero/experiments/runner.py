@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import UserError
 from .cells import Cell, digest
@@ -96,43 +96,71 @@ class Runner:
             make(recording, self.grid.recordings[recording], self.folder / "recordings", progress)
 
     def run(self, names: Iterable[str], workers: int = 1, progress: bool = True) -> list[str]:
-        """Run what is missing; returns the names of cells that failed."""
+        """Run what is missing; returns the names of cells that failed.
+
+        Args:
+            workers: cells at a time, each in a process of its own; 1 runs them in this one.
+        """
         from tqdm.auto import tqdm
 
         todo = self.missing(names)
         self.record(todo, progress)
-        failed: dict[str, str] = {}
-        waiting, running = list(todo), dict[Future[str], str]()
-        bar = tqdm(total=len(todo), desc="cells", disable=not progress)
-        # A process a cell: what one leaves in memory is gone with it.
-        with (
-            bar,
-            ProcessPoolExecutor(
-                workers, mp_context=get_context("spawn"), max_tasks_per_child=1
-            ) as pool,
-        ):
+        failed: list[str] = []
+        with tqdm(total=len(todo), desc="cells", disable=not progress) as bar:
+            for name, line, ended_well in self._outcomes(todo, workers):
+                if not ended_well:
+                    failed.append(name)
+                if progress:
+                    tqdm.write(f"{name}: {line}")
+                bar.update()
+        return failed
+
+    def _outcomes(self, todo: Sequence[str], workers: int) -> Iterator[tuple[str, str, bool]]:
+        """(name, a line about it, whether it ended well) of each cell as it ends."""
+        waiting, failed = list(todo), set[str]()
+        running: dict[Future[str], str] = {}
+        pool: Any = Here() if workers == 1 else _processes(workers)
+        with pool:
             while waiting or running:
-                busy = set(running.values()) | set(waiting)
                 for name in list(waiting):
                     start = self.grid.cells[name].start
                     if start in failed:
-                        failed[name] = f"{start} failed"
+                        failed.add(name)
                         waiting.remove(name)
-                        bar.update()
-                    elif len(running) < workers and start not in busy:
+                        yield name, f"not run, because {start} failed", False
+                    elif len(running) < workers and start not in (*running.values(), *waiting):
                         running[pool.submit(_one, self.grid, self.folder, name)] = name
                         waiting.remove(name)
-                done, _ = wait(running, return_when=FIRST_COMPLETED) if running else ((), None)
+                done = wait(running, return_when=FIRST_COMPLETED).done if running else set()
                 for future in done:
-                    name = running.pop(future)
-                    error = future.exception()
-                    bar.update()
-                    if error is not None:
-                        failed[name] = str(error) or type(error).__name__
-                        tqdm.write(f"{name}: {failed[name]}")
+                    name, error = running.pop(future), future.exception()
+                    if error is None:
+                        yield name, future.result(), True
                     else:
-                        tqdm.write(future.result())
-        return list(failed)
+                        failed.add(name)
+                        yield name, str(error) or type(error).__name__, False
+
+
+class Here:
+    """An executor that does what it is given at once, in this process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, call: Callable[..., str], *arguments: Any) -> Future[str]:
+        future: Future[str] = Future()
+        try:
+            future.set_result(call(*arguments))
+        except Exception as error:  # noqa: BLE001 (a future keeps whatever it was)
+            future.set_exception(error)
+        return future
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    # A process a cell: what one leaves in memory is gone with it.
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1)
 
 
 def _has_model(runner: Runner, name: str) -> bool:
@@ -142,9 +170,12 @@ def _has_model(runner: Runner, name: str) -> bool:
 def _one(grid: Grid, folder: Path, name: str) -> str:
     import torch
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    runner = Runner(grid, folder)
-    return run_cell(runner, name)
+    try:
+        return run_cell(Runner(grid, folder), name)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_cell(runner: Runner, name: str, progress: bool = False) -> str:
@@ -176,7 +207,7 @@ def run_cell(runner: Runner, name: str, progress: bool = False) -> str:
     partial.replace(path)
     rates = [f"{where} {100 * sum(o['success']) / len(o['success']):.0f} %"
              for where, o in outcomes.items()]  # fmt: skip
-    return f"{name}: {', '.join(rates) or 'trained'}"
+    return ", ".join(rates) or "trained"
 
 
 def roll_out(cell: Cell, model: Path, progress: bool = False) -> dict[str, dict[str, list[Any]]]:

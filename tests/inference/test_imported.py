@@ -169,7 +169,7 @@ def test_relative_actions_land_at_the_state(
     """A predicted zero is the middle of the quantiles: joints add it to the state, grippers do not."""
     policy = WorldActionPolicy(model, sampler=SAMPLER)
     monkeypatch.setattr(
-        "dreamzero.inference.policy.sample",
+        "dreamzero.flow.objectives.sample",
         lambda _, video, action, __: (video, torch.zeros_like(action)),
     )
     policy.reset("push the block")
@@ -253,7 +253,7 @@ def test_the_policy_computes_what_the_release_computed(
         results.extend(sample(*arguments))
         return results[0], results[1]
 
-    monkeypatch.setattr("dreamzero.inference.policy.sample", keep)
+    monkeypatch.setattr("dreamzero.flow.objectives.sample", keep)
     policy = WorldActionPolicy(toy, sampler=config)
     state = given["state"][0, 0].numpy()
     scaling = SimpleNamespace(state=lambda _: state, unaction=lambda actions, _: actions)

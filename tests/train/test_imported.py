@@ -139,7 +139,7 @@ def test_teacher_forcing_is_what_the_policy_runs(
         acted.extend(velocity(video, action, 600, 400))
         return acted[0], acted[1]
 
-    monkeypatch.setattr("dreamzero.inference.policy.sample", once)
+    monkeypatch.setattr("dreamzero.flow.objectives.sample", once)
     policy = WorldActionPolicy(model)
     dataset, (_, episode, start) = cut.datasets[0], cut.place(1)
     rows = dataset.rows(episode)
