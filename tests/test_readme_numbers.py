@@ -24,6 +24,7 @@ NOT_RESULTS = {
     "64 x 64 pixels": "the size of the shipped model's camera",
     "95 % Wilson intervals": "the level of all intervals",
     "1200 recordings": "dreamzero/shipped.py: what it records for tiny_ur5e",
+    "50 episodes of a Franka": "the recording, ../shared/real_data/franka_usb",
     "Python 3.11 or later": "pyproject.toml",
     "2 CPU cores": "the machine that the profile is made for",
     "10-30 M parameters": "sizes of the profile",
