@@ -123,7 +123,7 @@ def test_work_of_a_forward(model: WorldActionModel) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--preset", "huge"), "unknown preset 'huge'; known: tiny"),
+        (("--preset", "huge"), "unknown preset 'huge'; known: micro, tiny"),
         (("--preset", "wan2.1-14b-droid"), "61 GiB of weights"),
         (("--repeats", "0"), "must be at least 1"),
         (("--threads", "0"), "must be at least 1"),
