@@ -123,9 +123,9 @@ def _settings(group: type) -> str:
 
 _DESCRIPTION = """\
 Trains the video codec on the recordings (unless --codec or --init names one), encodes all windows
-once (unless train.reading=video), and trains the transformer. --out is then a policy folder for evaluate, robot and the
-notebooks; with train.trained=lora an adapter, which `dreamzero checkpoint merge-lora` adds to the
-model it was trained from.
+once (unless train.reading=video), and trains the transformer. --out is then a policy folder for
+evaluate, robot and the notebooks; with train.trained=lora an adapter, which `dreamzero checkpoint
+merge-lora` adds to the model it was trained from.
 """
 _EPILOG = f"""\
 examples:
@@ -156,19 +156,18 @@ def run(args: argparse.Namespace) -> int:
     if not args.data or args.out is None:
         missing = "--out" if args.data else "--data"
         raise UserError(f"train: {missing} is required (see 'dreamzero train --help')")
-    check_arguments(
-        args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume,
-        args.weights,
-    )  # fmt: skip
-    _check_unfinished(args)
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate number their processes
-    count = launch.choose(args.processes, settings.train, args.device)
     try:
+        check_arguments(
+            args.data, args.out, args.preset, settings.train, args.card, args.init, args.resume,
+            args.weights,
+        )  # fmt: skip
+        _check_unfinished(args)
+        count = launch.choose(args.processes, settings.train, args.device)
         if count == 1:
             return _train(args, settings, main)
-        threads = args.threads or max(1, launch.cores() // count)
-        args.threads = threads
-        with launch.together(count, args.given, threads):
+        args.threads = args.threads or max(1, launch.cores() // count)
+        with launch.together(count, args.given, args.threads):
             return _train(args, settings, main)
     except (UserError, SystemExit):
         if main:

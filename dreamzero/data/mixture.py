@@ -8,6 +8,7 @@ several processes, at any step.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
@@ -64,12 +65,12 @@ class Windows(Protocol):
         ...
 
 
-class Ready:
+class Ready(ABC):
     """Windows that need nothing but reading; a class that has ``batch`` takes the rest from here."""
 
+    @abstractmethod
     def batch(self, index: Tensor) -> Batch:
         """See ``Windows``."""
-        raise NotImplementedError
 
     def read(self, draw: Draw, places: Sequence[int]) -> Batch:
         """See ``Windows``."""

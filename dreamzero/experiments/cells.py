@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -72,9 +72,6 @@ class Cell:
         """All there is to know about it, JSON-ready."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=dict))
         return found
-
-    def with_(self, **changes: Any) -> Cell:
-        return replace(self, **changes)
 
 
 def digest(facts: Mapping[str, Any], before: str = "") -> str:

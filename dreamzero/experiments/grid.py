@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..embodiments import get
+from ..sim.splits import SUITES, tasks_of
+from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, VERBS
 from .cells import Cell, Use
 from .recordings import Recording
 
@@ -28,9 +29,6 @@ class Grid:
 
     def words(self) -> list[str]:
         """Every prompt that may occur, so that all models have one vocabulary."""
-        from ..sim.splits import tasks_of
-        from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, VERBS
-
         colours = TRAIN_COLOURS + EXTRA_COLOURS
         sentences = sorted(
             {w for verb in VERBS for task in tasks_of(verb, colours) for w in task.wordings()}
@@ -78,12 +76,11 @@ def footage(scale: Scale) -> dict[str, Recording]:
     return found
 
 
-def videos(names: Sequence[str], batch: int = 48, weight: float = 1.0) -> tuple[Use, ...]:
-    """Recordings as video alone, drawn alike; ``weight`` is of all together."""
-    return tuple(Use(n, labels=False, batch=batch, weight=weight / len(names)) for n in names)
+def videos(names: Sequence[str]) -> tuple[Use, ...]:
+    """Recordings as video alone, drawn alike; together they weigh 1."""
+    return tuple(Use(n, labels=False, weight=1 / len(names)) for n in names)
 
 
-SUITES = ("seen", "unseen-combination", "unseen-object", "unseen-verb", "unseen-look")
 TRUNK = "trunk/all-s0"
 ACTION_ONLY = {"dream": "none"}
 # Settings of every way to learn to act, and whether it starts from the video-pretrained trunk and
@@ -104,20 +101,17 @@ class Maker:
 
     def __init__(self, scale: Scale) -> None:
         self.scale, self.grid = scale, Grid()
-        self.watched = videos(list(footage(scale)), weight=1.0)
         self.grid.recordings |= footage(scale)
+        self.watched = videos(list(self.grid.recordings))
         self.grid.recordings["labels"] = Recording("so101", max(scale.labels), 511)
-        self.grid.add(self._trunk(TRUNK, self.watched))
+        settings = {"steps": scale.trunk_steps}
+        self.grid.add(Cell(TRUNK, self.watched, preset=scale.preset, settings=settings))
 
-    def _trunk(self, name: str, uses: tuple[Use, ...], **changes: Any) -> Cell:
-        settings = {"steps": self.scale.trunk_steps}
-        return Cell(name, uses, preset=self.scale.preset, settings=settings, **changes)
-
-    def way(self, group: str, way: str, labels: int, seed: int, **changes: Any) -> Cell:
+    def way(self, group: str, way: str, labels: int, seed: int) -> Cell:
         """A cell of one of ``WAYS`` on so many labelled episodes."""
         settings, trunk, watches = WAYS[way]
         uses = (Use("labels", episodes=labels, weight=3.0),)
-        cell = Cell(
+        return Cell(
             f"{group}/{way}-{labels}-s{seed}",
             uses + (self.watched if watches else ()),
             TRUNK if trunk else "",
@@ -127,7 +121,6 @@ class Maker:
             scenes=self.scale.scenes,
             seed=seed,
         )
-        return cell.with_(**changes) if changes else cell
 
     def labels(self) -> None:
         """What each part of the recipe is worth, over the number of labels."""

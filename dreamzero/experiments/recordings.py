@@ -1,21 +1,23 @@
 """What the experiments are trained on: recordings of the tabletop, made when they are first asked for.
 
 Scene seeds are ``seed * 1_000_000 + i``, far from those of evaluations (``evaluate.SCENE_OFFSET``), so
-that no scene is both seen and tested. Tasks are shuffled once, so that the first N episodes of a
-recording are as varied as all of them.
+that no scene is both seen and tested. Tasks of named verbs are shuffled once and those of a suite come
+in turn, so that the first N episodes of a recording are as varied as all of them.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, Task
-
-ROW_S = 1 / 15
-ROWS = 65
+from ..sim import record
+from ..sim.recording import ROWS
+from ..sim.splits import tasks_of
+from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, Task, parse
+from ..sim.world import CONTROL_HZ
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,12 @@ class Recording:
     @property
     def minutes(self) -> float:
         """Simulated time."""
-        return self.episodes * ROWS * ROW_S / 60
+        return self.episodes * ROWS / CONTROL_HZ / 60
 
     def tasks(self) -> list[Task] | None:
         """In the order they are recorded; None leaves it to the suite."""
-        from ..sim import tasks as grammar
-        from ..sim.splits import tasks_of
-
         if self.only:
-            return [grammar.parse(key) for key in self.only]
+            return [parse(key) for key in self.only]
         if not self.verbs:
             return None
         colours = TRAIN_COLOURS + EXTRA_COLOURS
@@ -61,9 +60,11 @@ class Recording:
 
 
 def make(name: str, recording: Recording, folder: Path, progress: bool = True) -> Path:
-    """``folder / name``, recorded if it is not there; a killed recording leaves nothing."""
-    from ..sim import record
+    """``folder / name``, recorded if it is not there.
 
+    Raises:
+        UserError: another process is at it, or one that was killed was.
+    """
     path = folder / name
     if path.is_dir():
         return path
@@ -86,7 +87,5 @@ def make(name: str, recording: Recording, folder: Path, progress: bool = True) -
         partial.rename(path)
     finally:
         if partial.exists():
-            import shutil
-
             shutil.rmtree(partial)
     return path

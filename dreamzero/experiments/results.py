@@ -25,14 +25,12 @@ class Result:
         cell: of its first seed.
         outcomes: "robot/suite" -> seed -> success of each scene (0 or 1).
         progress: the same of partial credit.
-        tasks: "robot/suite" -> seed -> task of each scene.
-        seconds: training, by seed.
+        seconds: of training, wall clock, by seed.
     """
 
     cell: Mapping[str, Any]
     outcomes: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     progress: dict[str, dict[int, list[float]]] = field(default_factory=dict)
-    tasks: dict[str, dict[int, list[str]]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -71,7 +69,6 @@ class Results:
             for place, outcome in item["outcomes"].items():
                 result.outcomes.setdefault(place, {})[cell.seed] = outcome["success"]
                 result.progress.setdefault(place, {})[cell.seed] = outcome["progress"]
-                result.tasks.setdefault(place, {})[cell.seed] = outcome["task"]
 
     @classmethod
     def read(cls, path: Path | str) -> Results:
@@ -83,42 +80,40 @@ class Results:
         path = Path(path)
         if path.is_file():
             return cls(json.loads(path.read_text(encoding="utf-8")))
-        found = [json.loads(p.read_text(encoding="utf-8"))
-                 for p in sorted((path / "cells").glob("*/*.json"))]  # fmt: skip
-        if not found:
-            raise UserError(f"{path} holds no results: run `dreamzero experiment run` first")
-        return cls(found)
+        return cls(_found(path))
 
     def __getitem__(self, name: str) -> Result:
         if name not in self.methods:
             raise UserError(f"no result {name!r}; there are {', '.join(sorted(self.methods))}")
         return self.methods[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.methods and bool(self.methods[name].outcomes)
-
     def contrast(self, a: str, b: str, *places: str) -> Contrast:
         """How much better a is than b in the same scenes (training seeds and scenes resampled)."""
         return paired_bootstrap(self[a].pooled(places), self[b].pooled(places))
 
-    def table(self, places: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """A row for each method and place."""
-        rows = []
-        for name, result in sorted(self.methods.items()):
-            for place in result.outcomes if places is None else places:
-                if place in result.outcomes:
-                    rate = result.success(place)
-                    rows.append({"cell": name, "where": place, "rate": rate,
-                                 "seeds": result.by_seed(place)})  # fmt: skip
-        return rows
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each method and place: cell, where, rate (``Rate``), seeds (success of each)."""
+        return [
+            {"cell": name, "where": place, "rate": result.success(place),
+             "seeds": result.by_seed(place)}
+            for name, result in sorted(self.methods.items())
+            for place in result.outcomes
+        ]  # fmt: skip
 
 
 def join(folder: Path, out: Path) -> Path:
-    """One file of all results of a work folder, for a report: a line an episode is not needed."""
-    found = [json.loads(p.read_text(encoding="utf-8"))
-             for p in sorted((folder / "cells").glob("*/*.json"))]  # fmt: skip
+    """All results of a work folder as one file, a line a cell, for a report."""
+    found = _found(folder)
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     lines = ",\n".join(json.dumps(item, separators=(",", ":")) for item in found)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     return path
+
+
+def _found(folder: Path) -> list[dict[str, Any]]:
+    """Results of a work folder, as the runner wrote them; UserError if there is none."""
+    paths = sorted((folder / "cells").glob("*/*.json"))
+    if not paths:
+        raise UserError(f"{folder} holds no results: run `dreamzero experiment run` first")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,12 @@ def encoded(
     dims: Mapping[str, Any],
     progress: bool,
 ) -> tuple[LatentWindows, Embodiment, Statistics]:
-    """A recording as latent windows, its card, and the statistics of its actions."""  # fmt: skip
+    """A recording as latent windows, its card, and the statistics of its actions.
+
+    Args:
+        changes: of the card; dims: ``action_dim`` and ``state_dim`` of the model.
+        latents: folder of the feature cache.
+    """
     dataset = Dataset.open(path)
     card = card_of(str(dataset.info["robot_type"]), use.labels, changes)
     source = Source(blocks=1, stride=max(1, card.horizon // 2) if use.labels else card.horizon,
@@ -105,14 +110,14 @@ def train_cell(
         words: prompts whose words every model of the grid knows.
 
     Returns:
-        seconds and parameters.
+        ``training_seconds`` (s, wall clock) and ``parameters``.
     """
     settings = settings_of(cell)
     torch.manual_seed(cell.seed)
     arguments = preset(cell.preset)
     codec = codecs.load(find(CODEC) / "vae")
     feeds, robots = [], dict[str, tuple[Embodiment, Statistics]]()
-    known = {} if start is None else WorldActionModel.load(start).robots
+    before = None if start is None else WorldActionModel.load(start)
     for use in cell.uses:
         windows, card, statistics = encoded(
             use, paths[use.recording], cell.card, codec, latents, arguments, progress
@@ -127,33 +132,22 @@ def train_cell(
     }  # fmt: skip
     transformer = DreamZeroTransformer(**arguments)
     text = WordEncoder.fit(words, dim=arguments["text_dim"])
-    if start is not None:
-        before = WorldActionModel.load(start)
+    if before is not None:
         load_matching(transformer, before.transformer)
         text.load_state_dict(before.text_encoder.state_dict())
-    model = WorldActionModel(configured(transformer, settings), codec, text, known | robots)
+        robots = before.robots | robots
+    model = WorldActionModel(configured(transformer, settings), codec, text, robots)
     weights = [use.weight for use in cell.uses]
     mixture = Mixture(feeds, cell.seed, weights)
     record = Trainer(model, mixture, settings, out).run(progress=progress)
     return {n: float(record.metrics[n].value or 0) for n in ("training_seconds", "parameters")}
 
 
-def load_matching(network: DreamZeroTransformer, other: DreamZeroTransformer) -> list[str]:
-    """Take over every weight of the same shape; returns the names of those that stay new.
+def load_matching(network: DreamZeroTransformer, other: DreamZeroTransformer) -> None:
+    """Take over every weight of the same shape.
 
-    What differs between cells that start from one trunk is the place table of the actions.
+    What may differ between cells that start from one trunk is the place table of the actions.
     """
     own, theirs = network.state_dict(), other.state_dict()
     same = {n: x for n, x in theirs.items() if n in own and own[n].shape == x.shape}
     network.load_state_dict(same, strict=False)
-    return sorted(set(own) - set(same))
-
-
-def weights_of(settings: TrainSettings) -> dict[str, Any]:
-    """What was asked for beyond the defaults; for tables."""
-    plain = TrainSettings()
-    return {
-        f.name: getattr(settings, f.name)
-        for f in fields(settings)
-        if getattr(settings, f.name) != getattr(plain, f.name)
-    }

@@ -222,7 +222,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """Architecture and recipe; the defaults take three minutes of one core at 64 x 64.
+    """Architecture and recipe; the defaults take five minutes of one core at 64 x 64.
 
     Attributes:
         init: model whose codec is the beginning, if it has this architecture; a folder or a shipped

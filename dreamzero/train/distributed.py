@@ -121,7 +121,7 @@ class Processes:
             return
         threads = torch.get_num_threads()
         if self.device.type == "cpu":
-            torch.set_num_threads(threads * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+            torch.set_num_threads(threads * self.local)
         try:
             yield
         finally:

@@ -38,7 +38,7 @@ from .reading import open_windows
 
 # Windows below which a recording is cut more densely than a block at a time.
 FEW = 256
-# The canvas at which the codec's default batch costs ten minutes of one core.
+# The canvas at which the codec's default batch costs five minutes of one core.
 USUAL_PX = 64 * 64
 
 

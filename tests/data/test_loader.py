@@ -15,25 +15,11 @@ from dreamzero.data.mixture import Draw, Feed, Mixture
 from dreamzero.data.reader import Dataset
 from dreamzero.data.recorded import DecodedWindows
 from dreamzero.data.windows import WindowBatch, WindowDataset
-from dreamzero.embodiments import Embodiment, Field
 from dreamzero.errors import UserError
 from dreamzero.train.config import Source
 
-from .recordings import VIEW, write_v3
-from .test_windows import wide
-
-CARD = Embodiment(
-    name="test",
-    robot="arm",
-    views=(VIEW,),
-    layout="single",
-    canvas_px=(16, 40),
-    state=(Field("x", 0, 2),),
-    action=(Field("x", 0, 2, relative=True),),
-    video_hz=7.5,
-    action_hz=15.0,
-    horizon=16,
-)
+from .recordings import write_v3
+from .test_windows import CARD, wide
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_cells_are_run_and_found_again(tmp_path: Path) -> None:
     assert set(robots) == {"tabletop_so101", "tabletop_hand"}
     # Another setting makes a cell, and what starts from it, new; the rest stays.
     changed = small_grid()
-    changed.cells["labels/wam-6-s0"] = changed.cells["labels/wam-6-s0"].with_(seed=1)
+    changed.cells["labels/wam-6-s0"] = replace(changed.cells["labels/wam-6-s0"], seed=1)
     again = Runner(changed, tmp_path)
     assert again.missing(changed.cells) == ["labels/wam-6-s0", "steps/one-s0"]
     # The model of a finished cell may be thrown away, and comes back when another needs it.
@@ -69,7 +70,7 @@ def test_cells_are_run_and_found_again(tmp_path: Path) -> None:
 def test_a_failed_cell_takes_down_those_that_start_from_it_and_no_other(tmp_path: Path) -> None:
     found = small_grid()
     broken = found.cells["trunk/all-s0"]
-    found.cells["trunk/all-s0"] = broken.with_(settings={"steps": 3, "lr": float("nan")})
+    found.cells["trunk/all-s0"] = replace(broken, settings={"steps": 3, "lr": float("nan")})
     runner = Runner(found, tmp_path)
     failed = runner.run(list(found.cells), progress=False)
     assert sorted(failed) == ["labels/wam-6-s0", "steps/one-s0", "trunk/all-s0"]
