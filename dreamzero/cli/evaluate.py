@@ -49,6 +49,14 @@ def add(subparsers: Any) -> None:
         "--execute-steps", type=int, help="actions of a chunk to execute (default: the whole chunk)"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=32,
+        metavar="N",
+        help="scenes of a process that share a model's forward pass (default %(default)s); 1 acts "
+        "as a robot would, and makes the chunk rate one robot's",
+    )
     parser.add_argument("--out", type=Path, help="folder for metrics.json")
     parser.add_argument("--json", action="store_true", help="print the run record")
     parser.set_defaults(function=run)
@@ -84,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             args.seed,
             args.robot,
             args.workers,
+            args.together,
             execute_steps=args.execute_steps,
             progress=not args.json,
             **options,

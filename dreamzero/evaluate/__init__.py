@@ -1,12 +1,15 @@
 """Rollouts, baselines and the statistics of success."""
 
+from .closed_loop import BASELINES, SCENE_OFFSET, TOGETHER, evaluate
 from .corrections import record_corrections
-from .rollout import BASELINES, SCENE_OFFSET, Episode, Evaluation, evaluate, rollout
+from .episodes import Episode, Evaluation
+from .rollout import rollout, rollout_together
 from .statistics import Rate, mean_interval, wilson
 
 __all__ = [
     "BASELINES",
     "SCENE_OFFSET",
+    "TOGETHER",
     "Episode",
     "Evaluation",
     "Rate",
@@ -14,5 +17,6 @@ __all__ = [
     "mean_interval",
     "record_corrections",
     "rollout",
+    "rollout_together",
     "wilson",
 ]

@@ -64,27 +64,25 @@ def paired_bootstrap(
 ) -> Contrast:
     """How much better a is than b, from outcomes in the same scenes.
 
-    Training seeds (rows) and scenes (columns) are both drawn with replacement, each of a's rows and
-    b's on its own, the scenes in common (Efron, Tibshirani 1993, ch. 8; the pairs share what makes a
-    scene hard).
+    Row i of both is what their i-th training did in the scenes of row i. Rows are drawn with
+    replacement, and within each the scenes, both for a and b together (a bootstrap in two stages:
+    Davison, Hinkley 1997, 3.8; the pairs share what makes a scene hard).
 
     Args:
-        a, b: success or progress, float or bool ``[training seeds, scenes]``; the number of seeds
-            may differ.
+        a, b: success or progress, float or bool ``[training seeds, scenes]``.
 
     Raises:
-        ValueError: not the same scenes, or none.
+        ValueError: not of the same trainings and scenes, or none.
     """
     a, b = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (a, b))
-    if a.shape[1] != b.shape[1] or not a.size or not b.size:
+    if a.shape != b.shape or not a.size:
         raise ValueError(f"outcomes of shapes {a.shape} and {b.shape} are not of the same scenes")
     rng = np.random.default_rng(seed)
-    scenes = rng.integers(a.shape[1], size=(draws, a.shape[1]))
-    # Mean over resampled seeds, then over resampled scenes.
-    means = []
-    for x in (a, b):
-        weights = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws) / len(x)
-        means.append(np.take_along_axis(weights @ x, scenes, axis=1).mean(axis=1))
+    rows, scenes = a.shape
+    drawn = rng.integers(rows, size=(draws, rows))
+    # How often each scene is drawn in each drawn row: sums of counts, not copies of outcomes.
+    counts = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=(draws, rows)) / scenes
+    means = [np.einsum("drs,drs->d", counts, x[drawn]) / rows for x in (a, b)]
     tails = [50 * (1 - level), 100 - 50 * (1 - level)]
     low, high = np.percentile(means[0] - means[1], tails)
     ratio = float(a.mean() / b.mean()) if b.mean() > 0 else math.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..embodiments import get
@@ -44,7 +44,7 @@ class Scale:
     Attributes:
         preset: size of the models; steps: of a post-training, trunk_steps: of video pretraining.
         labels: numbers of labelled episodes; seeds: of training; scenes: a suite and seed.
-        video: episodes of footage by body.
+        video: episodes of each footage of ``FOOTAGE``.
     """
 
     preset: str
@@ -53,32 +53,36 @@ class Scale:
     labels: tuple[int, ...]
     seeds: tuple[int, ...]
     scenes: int
-    video: Mapping[str, int]
+    video: tuple[int, int, int, int]
 
 
 SCALES = {
-    "quick": Scale("micro", 20, 20, (16, 32), (0,), 4, {"so101": 16, "ur5e": 8, "hand": 8}),
-    "small": Scale(
-        "micro", 1000, 4000, (40, 160, 640, 2560), (0, 1, 2), 67,
-        {"so101": 640, "ur5e": 320, "hand": 320},
-    ),
-}  # fmt: skip
+    "quick": Scale("micro", 20, 20, (16, 32), (0,), 4, (16, 8, 8, 8)),
+    "small": Scale("micro", 1000, 8000, (40, 160, 640, 2560), (0, 1, 2), 67, (1280, 640, 320, 320)),
+}
+# Body, looks and seed of the footage; the scale says how much of each.
+FOOTAGE = (
+    ("so101", "seen", 501),
+    ("so101", "unseen-look", 502),
+    ("ur5e", "seen", 503),
+    ("hand", "seen", 505),
+)
 
 
 def footage(scale: Scale) -> dict[str, Recording]:
-    """Video of all bodies, verbs, colours and looks; half of it in the held-out looks."""
-    found = {}
-    for number, (body, episodes) in enumerate(scale.video.items()):
-        for half, looks in enumerate(("seen", "unseen-look")):
-            found[f"video-{body}-{looks}"] = Recording(
-                body, episodes // 2, 501 + 2 * number + half, VIDEO_VERBS, looks
-            )
-    return found
+    """Video of all bodies, verbs and colours; of the arm that is labelled also in held-out looks."""
+    return {
+        f"video-{body}-{looks}": Recording(body, episodes, seed, VIDEO_VERBS, looks)
+        for (body, looks, seed), episodes in zip(FOOTAGE, scale.video, strict=True)
+    }
 
 
-def videos(names: Sequence[str]) -> tuple[Use, ...]:
-    """Recordings as video alone, drawn alike; together they weigh 1."""
-    return tuple(Use(n, labels=False, weight=1 / len(names)) for n in names)
+def videos(recordings: Mapping[str, Recording]) -> tuple[Use, ...]:
+    """Recordings as video alone, each drawn by its size; together they weigh 1."""
+    total = sum(r.episodes for r in recordings.values())
+    return tuple(
+        Use(name, labels=False, weight=r.episodes / total) for name, r in recordings.items()
+    )
 
 
 TRUNK = "trunk/all-s0"
@@ -102,7 +106,7 @@ class Maker:
     def __init__(self, scale: Scale) -> None:
         self.scale, self.grid = scale, Grid()
         self.grid.recordings |= footage(scale)
-        self.watched = videos(list(self.grid.recordings))
+        self.watched = videos(self.grid.recordings)
         self.grid.recordings["labels"] = Recording("so101", max(scale.labels), 511)
         settings = {"steps": scale.trunk_steps}
         self.grid.add(Cell(TRUNK, self.watched, preset=scale.preset, settings=settings))

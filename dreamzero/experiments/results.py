@@ -37,9 +37,10 @@ class Result:
     def seeds(self) -> list[int]:
         return sorted({s for by_seed in self.outcomes.values() for s in by_seed})
 
-    def pooled(self, places: Sequence[str]) -> np.ndarray:
-        """Success ``[training seeds, scenes]`` over some "robot/suite"."""
-        rows = [np.concatenate([self.outcomes[p][s] for p in places]) for s in self.seeds]
+    def pooled(self, places: Sequence[str], seeds: Sequence[int] | None = None) -> np.ndarray:
+        """Success ``[training seeds, scenes]`` over some "robot/suite"; of all seeds, or of these."""
+        chosen = self.seeds if seeds is None else seeds
+        rows = [np.concatenate([self.outcomes[p][s] for p in places]) for s in chosen]
         return np.stack(rows).astype(np.float64)
 
     def success(self, *places: str) -> Rate:
@@ -88,8 +89,10 @@ class Results:
         return self.methods[name]
 
     def contrast(self, a: str, b: str, *places: str) -> Contrast:
-        """How much better a is than b in the same scenes (training seeds and scenes resampled)."""
-        return paired_bootstrap(self[a].pooled(places), self[b].pooled(places))
+        """How much better a is than b in the same scenes, of the training seeds that both have."""
+        seeds = [seed for seed in self[a].seeds if seed in self[b].seeds]
+        rows = [self[name].pooled(places, seeds) for name in (a, b)]
+        return paired_bootstrap(*rows)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each method and place: cell, where, rate (``Rate``), seeds (success of each)."""

@@ -16,7 +16,7 @@ from dreamzero.evaluate.statistics import Rate
 from dreamzero.report import record
 
 if TYPE_CHECKING:
-    from dreamzero.evaluate.rollout import Episode
+    from dreamzero.evaluate import Episode
     from dreamzero.robots import RunLog
 
 
