@@ -49,7 +49,7 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..experiments.grid import grid
+    from ..experiments.claims import grid
     from ..experiments.results import join
     from ..experiments.runner import Runner
 

@@ -19,6 +19,8 @@ class Use:
         episodes: the first so many; 0 takes all.
         batch: windows a step.
         weight: how often its turn comes, against the other uses.
+        blocks: blocks a window.
+        without: episodes whose instruction has this word are left out.
     """
 
     recording: str
@@ -26,16 +28,19 @@ class Use:
     episodes: int = 0
     batch: int = 48
     weight: float = 1.0
+    blocks: int = 1
+    without: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training with its rollouts, or the rollouts of another cell's model.
+    """One training with its rollouts, or the rollouts of another cell's model, or of a baseline.
 
     Attributes:
         name: group/method-labels-seed, unique.
-        uses: what it is trained on; empty: it only evaluates the model of ``start``.
-        start: cell whose model it starts from; empty: from noise.
+        uses: what it is trained on; empty: it only evaluates.
+        start: cell whose model it starts from; empty: from noise. A cell without uses evaluates
+            that model, or one that is no cell: "hold".
         preset: size of the transformer.
         settings: what differs from the defaults of ``TrainSettings``.
         card: what differs from the robot's card (K, horizon, window).
@@ -43,13 +48,14 @@ class Cell:
         suites: where; scenes: in how many scenes of each.
         sampler: what differs from four unguided steps.
         execute_steps: actions of a chunk that are executed; 0: all.
+        memory_blocks: observed blocks that stay in the window.
         seed: of weights, batches and noise.
     """
 
     name: str
     uses: tuple[Use, ...] = ()
     start: str = ""
-    preset: str = "micro"
+    preset: str = "tiny"
     settings: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     robots: tuple[str, ...] = ("so101",)
@@ -57,6 +63,7 @@ class Cell:
     scenes: int = 67
     sampler: Mapping[str, Any] = field(default_factory=dict)
     execute_steps: int = 0
+    memory_blocks: int = 0
     seed: int = 0
 
     @property

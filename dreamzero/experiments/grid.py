@@ -1,9 +1,10 @@
-"""All cells of a profile, and the recordings they need."""
+"""What a grid of cells is made of: sizes, footage, trunks, and ways to add a cell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..embodiments import get
 from ..sim.splits import SUITES, tasks_of
@@ -11,8 +12,8 @@ from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, VERBS
 from .cells import Cell, Use
 from .recordings import Recording
 
-# What the video shows that the labels do not: these verbs, the extra colours, the held-out pairs.
-VIDEO_VERBS = ("reach", "push", "zone", "lift", "place", "shove", "chain")
+# What the video shows, in turn: more than the labels do, besides extra colours and held-out pairs.
+VIDEO_VERBS = ("push", "zone", "reach", "push", "zone", "lift", "place", "shove", "chain")
 
 
 @dataclass
@@ -43,23 +44,33 @@ class Scale:
 
     Attributes:
         preset: size of the models; steps: of a post-training, trunk_steps: of video pretraining.
-        labels: numbers of labelled episodes; seeds: of training; scenes: a suite and seed.
+        labels: numbers of labelled episodes, of which ``usual`` is taken where it is not swept.
+        seeds: of training; scenes: a suite and seed.
         video: episodes of each footage of ``FOOTAGE``.
+        transfer: episodes of another body's video, at most 20 minutes; play: of a new arm's play, at
+            most 30 minutes; specialist: labelled ones of its specialist.
     """
 
     preset: str
     steps: int
     trunk_steps: int
     labels: tuple[int, ...]
+    usual: int
     seeds: tuple[int, ...]
     scenes: int
     video: tuple[int, int, int, int]
+    transfer: int
+    play: int
+    specialist: int
 
 
 SCALES = {
-    "quick": Scale("micro", 20, 20, (16, 32), (0,), 4, (16, 8, 8, 8)),
-    "small": Scale("micro", 1000, 8000, (40, 160, 640, 2560), (0, 1, 2), 67, (1280, 640, 320, 320)),
-}
+    "quick": Scale("micro", 20, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
+    "small": Scale(
+        "tiny", 1000, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
+        (1280, 640, 320, 320), 276, 415, 640,
+    ),
+}  # fmt: skip
 # Body, looks and seed of the footage; the scale says how much of each.
 FOOTAGE = (
     ("so101", "seen", 501),
@@ -67,14 +78,10 @@ FOOTAGE = (
     ("ur5e", "seen", 503),
     ("hand", "seen", 505),
 )
-
-
-def footage(scale: Scale) -> dict[str, Recording]:
-    """Video of all bodies, verbs and colours; of the arm that is labelled also in held-out looks."""
-    return {
-        f"video-{body}-{looks}": Recording(body, episodes, seed, VIDEO_VERBS, looks)
-        for (body, looks, seed), episodes in zip(FOOTAGE, scale.video, strict=True)
-    }
+TRUNK = "trunk/all-s0"
+ACTION_ONLY = {"dream": "none"}
+# A trunk is taken further gently: at the rates of a start from noise it forgets in a hundred steps.
+GENTLY = {"matrix_lr": 0.006, "lr": 5e-4}
 
 
 def videos(recordings: Mapping[str, Recording]) -> tuple[Use, ...]:
@@ -85,57 +92,76 @@ def videos(recordings: Mapping[str, Recording]) -> tuple[Use, ...]:
     )
 
 
-TRUNK = "trunk/all-s0"
-ACTION_ONLY = {"dream": "none"}
-# Settings of every way to learn to act, and whether it starts from the video-pretrained trunk and
-# keeps watching video while it learns.
-WAYS: dict[str, tuple[dict[str, str], bool, bool]] = {
-    "wam": ({}, True, True),
-    "apart": ({"dream": "apart"}, True, True),
-    "action-only-trunk": (ACTION_ONLY, True, False),
-    "wam-scratch": ({}, False, False),
-    "action-only": (ACTION_ONLY, False, False),
-    "regression": (ACTION_ONLY | {"objective": "regression"}, False, False),
-    "diffusion": (ACTION_ONLY | {"objective": "diffusion"}, False, False),
-}
-
-
 class Maker:
-    """Fills a grid."""
+    """Fills a grid: the footage, the labels and the trunk that most groups share."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale, self.grid = scale, Grid()
-        self.grid.recordings |= footage(scale)
-        self.watched = videos(self.grid.recordings)
-        self.grid.recordings["labels"] = Recording("so101", max(scale.labels), 511)
-        settings = {"steps": scale.trunk_steps}
-        self.grid.add(Cell(TRUNK, self.watched, preset=scale.preset, settings=settings))
+        self.footage = {
+            f"video-{body}-{looks}": Recording(body, episodes, seed, VIDEO_VERBS, looks)
+            for (body, looks, seed), episodes in zip(FOOTAGE, scale.video, strict=True)
+        }
+        self.record(**self.footage)
+        self.record(labels=Recording("so101", max(scale.labels), 511))
+        self.watched = videos(self.footage)
+        self.trunk("all", self.watched)
 
-    def way(self, group: str, way: str, labels: int, seed: int) -> Cell:
-        """A cell of one of ``WAYS`` on so many labelled episodes."""
-        settings, trunk, watches = WAYS[way]
-        uses = (Use("labels", episodes=labels, weight=3.0),)
-        return Cell(
-            f"{group}/{way}-{labels}-s{seed}",
-            uses + (self.watched if watches else ()),
-            TRUNK if trunk else "",
-            self.scale.preset,
-            {"steps": self.scale.steps, **settings},
-            suites=SUITES,
-            scenes=self.scale.scenes,
-            seed=seed,
-        )
+    def record(self, **recordings: Recording) -> None:
+        self.grid.recordings |= recordings
 
-    def labels(self) -> None:
-        """What each part of the recipe is worth, over the number of labels."""
-        for labels in self.scale.labels:
-            for way in WAYS:
-                for seed in self.scale.seeds:
-                    self.grid.add(self.way("labels", way, labels, seed))
+    def trunk(self, name: str, uses: Sequence[Use], preset: str = "", **settings: Any) -> str:
+        """A model pretrained on video alone; its name."""
+        steps = {"steps": self.scale.trunk_steps}
+        cell = Cell(
+            f"trunk/{name}-s0", tuple(uses), preset=preset or self.scale.preset,
+            settings=steps | settings,
+        )  # fmt: skip
+        self.grid.add(cell)
+        return cell.name
 
+    def trained(
+        self,
+        group: str,
+        method: str,
+        seed: int,
+        labels: int = 0,
+        start: str = TRUNK,
+        watched: Sequence[Use] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **rest: Any,
+    ) -> Cell:
+        """A model that learned to act from so many labelled episodes, and its rollouts.
 
-def grid(profile: str) -> Grid:
-    """The grid of a profile ("quick" or "small")."""
-    maker = Maker(SCALES[profile])
-    maker.labels()
-    return maker.grid
+        Args:
+            labels: 0 takes the usual number.
+            start: cell it starts from; empty: from noise.
+            watched: video that it goes on watching; None: the footage.
+            settings, rest: what else differs, as in ``Cell``.
+        """
+        watched = self.watched if watched is None else watched
+        uses = (Use("labels", episodes=labels or self.scale.usual, weight=3.0), *watched)
+        steps = {"steps": self.scale.steps} | (GENTLY if start else {})
+        given: dict[str, Any] = {
+            "uses": uses,
+            "start": start,
+            "preset": self.scale.preset,
+            "suites": SUITES,
+            "scenes": self.scale.scenes,
+            "seed": seed,
+            "settings": steps | dict(settings or {}),
+        }
+        cell = Cell(f"{group}/{method}-s{seed}", **(given | rest))
+        self.grid.add(cell)
+        return cell
+
+    def evaluated(self, group: str, method: str, seed: int, start: str, **rest: Any) -> Cell:
+        """Rollouts of another cell's model, or of a baseline."""
+        given: dict[str, Any] = {
+            "suites": SUITES,
+            "scenes": self.scale.scenes,
+            "seed": seed,
+            "start": start,
+        }
+        cell = Cell(f"{group}/{method}-s{seed}", **(given | rest))
+        self.grid.add(cell)
+        return cell

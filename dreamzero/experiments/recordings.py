@@ -1,12 +1,13 @@
 """What the experiments are trained on: recordings of the tabletop, made when they are first asked for.
 
 Scene seeds are ``seed * 1_000_000 + i``, far from those of evaluations (``evaluate.SCENE_OFFSET``), so
-that no scene is both seen and tested. Tasks of named verbs are shuffled once and those of a suite come
-in turn, so that the first N episodes of a recording are as varied as all of them.
+that no scene is both seen and tested. Tasks come in turn, verb by verb, so that the first N episodes of a
+recording are as varied as all of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Recording:
         body: "so101", "ur5e", "franka" or "hand".
         episodes: of 65 rows (4.3 s) each.
         seed: of its scenes.
-        verbs: of its tasks, in every colour; empty: the tasks of the suite "seen".
+        verbs: of its tasks, in turn, each in every colour; empty: the tasks of the suite "seen".
         looks: suite whose looks it has, "seen" or "unseen-look".
         noise: share of disturbed episodes.
         only: keys of the tasks, instead of ``verbs`` (repetitive data).
@@ -53,10 +54,13 @@ class Recording:
             return [parse(key) for key in self.only]
         if not self.verbs:
             return None
-        colours = TRAIN_COLOURS + EXTRA_COLOURS
-        found = [task for verb in self.verbs for task in tasks_of(verb, colours)]
-        random.Random(self.seed).shuffle(found)
-        return found
+        colours, rng, turns = TRAIN_COLOURS + EXTRA_COLOURS, random.Random(self.seed), {}
+        for verb in dict.fromkeys(self.verbs):
+            tasks = tasks_of(verb, colours)
+            rng.shuffle(tasks)
+            turns[verb] = itertools.cycle(tasks)
+        # Enough for one pass, those of experts that failed included.
+        return [next(turns[verb]) for _ in range(self.episodes) for verb in self.verbs]
 
 
 def make(name: str, recording: Recording, folder: Path, progress: bool = True) -> Path:

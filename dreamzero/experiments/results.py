@@ -91,8 +91,7 @@ class Results:
     def contrast(self, a: str, b: str, *places: str) -> Contrast:
         """How much better a is than b in the same scenes, of the training seeds that both have."""
         seeds = [seed for seed in self[a].seeds if seed in self[b].seeds]
-        rows = [self[name].pooled(places, seeds) for name in (a, b)]
-        return paired_bootstrap(*rows)
+        return paired_bootstrap(self[a].pooled(places, seeds), self[b].pooled(places, seeds))
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each method and place: cell, where, rate (``Rate``), seeds (success of each)."""
@@ -105,13 +104,25 @@ class Results:
 
 
 def join(folder: Path, out: Path) -> Path:
-    """All results of a work folder as one file, a line a cell, for a report."""
-    found = _found(folder)
+    """All results of a work folder as one file, a line a cell, for a report.
+
+    Cells that ``out`` holds already and the work folder does not are kept.
+    """
+    found = by_name(out) if (out / FILE).is_file() else {}
+    found |= {item["cell"]["name"]: item for item in _found(folder)}
     out.mkdir(parents=True, exist_ok=True)
-    path = out / FILE
-    lines = ",\n".join(json.dumps(item, separators=(",", ":")) for item in found)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    return path
+    lines = ",\n".join(json.dumps(found[name], separators=(",", ":")) for name in sorted(found))
+    partial = out / f"{FILE}.partial"
+    partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return partial.replace(out / FILE)
+
+
+def by_name(folder: Path) -> dict[str, dict[str, Any]]:
+    """What ``join`` wrote to a folder, by the cells' names; nothing where it did not."""
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    return {item["cell"]["name"]: item for item in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def _found(folder: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ changed cell is done anew.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,8 +26,10 @@ from ..errors import UserError
 from .cells import Cell, digest
 from .grid import Grid
 from .recordings import make
+from .results import by_name
 
 FORMAT = 1
+BASELINES = ("hold",)  # policies that a cell may evaluate and that are no cell
 
 
 class Runner:
@@ -35,11 +38,13 @@ class Runner:
     Args:
         grid: cells and recordings.
         folder: where everything is kept.
+        kept: folder of an earlier run's results (``results.join``) and models, which count as done.
     """
 
-    def __init__(self, grid: Grid, folder: Path) -> None:
-        self.grid, self.folder = grid, folder
+    def __init__(self, grid: Grid, folder: Path, kept: Path | None = None) -> None:
+        self.grid, self.folder, self.kept = grid, folder, kept
         self._digests: dict[str, str] = {}
+        self._earlier = {} if kept is None else by_name(kept)
 
     def result_path(self, name: str) -> Path:
         return self.folder / "cells" / f"{name}.json"
@@ -47,7 +52,11 @@ class Runner:
     def model_path(self, name: str) -> Path:
         """Of the cell itself, or of the one that it evaluates."""
         cell = self.grid.cells[name]
-        return self.folder / "models" / name if cell.uses else self.model_path(cell.start)
+        if not cell.uses:
+            return self.model_path(cell.start)
+        own = self.folder / "models" / name
+        kept = self.kept and self.kept / "models" / name
+        return kept if kept and kept.is_dir() and not own.is_dir() else own
 
     def digest(self, name: str) -> str:
         """Of everything that a cell's result depends on."""
@@ -55,7 +64,7 @@ class Runner:
             cell = self.grid.cells[name]
             made_of = {u.recording: asdict(self.grid.recordings[u.recording]) for u in cell.uses}
             facts = {"format": FORMAT, "cell": cell.facts(), "recordings": made_of}
-            before = self.digest(cell.start) if cell.start else ""
+            before = self.digest(cell.start) if cell.start in self.grid.cells else ""
             self._digests[name] = digest(facts, before)
         return self._digests[name]
 
@@ -65,7 +74,7 @@ class Runner:
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
+            found = self._earlier.get(name, {})
         return found if found.get("digest") == self.digest(name) else None
 
     def missing(self, names: Iterable[str]) -> list[str]:
@@ -79,10 +88,11 @@ class Runner:
             there = self.result(name) is not None
             if name in todo or there:
                 return
-            if cell.start and (self.result(cell.start) is None or not _has_model(self, cell.start)):
-                add(cell.start)
-                if cell.start not in todo:
-                    todo.append(cell.start)  # its weights are gone
+            start = cell.start if cell.start in self.grid.cells else ""
+            if start and (self.result(start) is None or not _has_model(self, start)):
+                add(start)
+                if start not in todo:
+                    todo.append(start)  # its weights are gone
             todo.append(name)
 
         for name in names:
@@ -158,8 +168,19 @@ class Here:
         return future
 
 
+# Of glibc: memory that was used once stays with the process. A training step allocates and frees the same
+# megabytes over and over, and every page that is new again costs a fault (a tenth of the time).
+_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(10**11),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
 def _processes(workers: int) -> ProcessPoolExecutor:
     # A process a cell: what one leaves in memory is gone with it.
+    for name, value in _ALLOCATOR.items():
+        os.environ.setdefault(name, value)
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1)
 
 
@@ -184,8 +205,9 @@ def run_cell(runner: Runner, name: str, progress: bool = False) -> str:
 
     cell, folder = runner.grid.cells[name], runner.folder
     facts: dict[str, Any] = {}
-    model = runner.model_path(name)
+    model = cell.start if cell.start in BASELINES else runner.model_path(name)
     if cell.uses:
+        model = folder / "models" / name
         staging = model.with_name(f".{model.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)
         paths = {use.recording: folder / "recordings" / use.recording for use in cell.uses}
@@ -210,7 +232,9 @@ def run_cell(runner: Runner, name: str, progress: bool = False) -> str:
     return ", ".join(rates) or "trained"
 
 
-def roll_out(cell: Cell, model: Path, progress: bool = False) -> dict[str, dict[str, list[Any]]]:
+def roll_out(
+    cell: Cell, model: Path | str, progress: bool = False
+) -> dict[str, dict[str, list[Any]]]:
     """Success and progress of every episode, by "robot/suite"."""
     from ..evaluate import evaluate
     from ..inference.config import FAST
@@ -221,7 +245,8 @@ def roll_out(cell: Cell, model: Path, progress: bool = False) -> dict[str, dict[
         for suite in cell.suites:
             result = evaluate(
                 model, suite, cell.scenes, robot=robot, workers=1, progress=progress,
-                execute_steps=cell.execute_steps or None, sampler=sampler, seed=1000 * cell.seed,
+                execute_steps=cell.execute_steps or None, seed=1000 * cell.seed,
+                sampler=sampler, memory_blocks=cell.memory_blocks,
             )  # fmt: skip
             found[f"{robot}/{suite}"] = {
                 "success": [int(e.success) for e in result.episodes],
@@ -234,11 +259,12 @@ def roll_out(cell: Cell, model: Path, progress: bool = False) -> dict[str, dict[
 def _sampler(plain: Any, changes: Mapping[str, Any]) -> Any:
     from dataclasses import replace
 
-    from ..flow import Reuse, SamplerConfig
+    from ..flow import SamplerConfig
+    from ..flow.samplers import STEP_MASKS
 
     given = dict(changes)
     if given.pop("flash", False):
         return SamplerConfig.flash(**given)
-    if "reuse" in given:
-        given["reuse"] = Reuse(tuple(tuple(rule) for rule in given["reuse"]))
+    if "mask" in given:
+        given["step_mask"] = STEP_MASKS[given.pop("mask")]
     return replace(plain, **given)

@@ -12,7 +12,8 @@ import pytest
 from dreamzero.cli import main
 from dreamzero.errors import UserError
 from dreamzero.experiments.cells import Cell, Use
-from dreamzero.experiments.grid import Grid, grid
+from dreamzero.experiments.claims import grid
+from dreamzero.experiments.grid import Grid
 from dreamzero.experiments.recordings import Recording
 from dreamzero.experiments.results import Results, join
 from dreamzero.experiments.runner import Runner

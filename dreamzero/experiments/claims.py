@@ -1,0 +1,187 @@
+"""What each group of cells asks; the paper's claims, and questions the paper leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from .cells import Use
+from .grid import ACTION_ONLY, SCALES, TRUNK, Grid, Maker
+from .recordings import Recording
+
+# What a policy can be measured on without leaving what it was trained for.
+NEAR = ("seen", "unseen-combination")
+
+
+def labels(make: Maker) -> None:
+    """What video pretraining and dreaming are worth, over the number of labelled episodes.
+
+    "wam": trunk and joint training; "action-only-trunk": the fairest rival, the same trunk without dream;
+    "action-only": the same labels alone.
+    """
+    for count in make.scale.labels:
+        for seed in make.scale.seeds:
+            make.trained("labels", f"wam-{count}", seed, count)
+            make.trained(
+                "labels",
+                f"action-only-trunk-{count}",
+                seed,
+                count,
+                watched=(),
+                settings=ACTION_ONLY,
+            )
+            make.trained(
+                "labels", f"action-only-{count}", seed, count, "", (), settings=ACTION_ONLY
+            )
+    make.evaluated("labels", "hold", 0, "hold")
+
+
+# Way to learn to act from the usual labels: settings, start, whether it goes on watching video.
+WAYS: Mapping[str, tuple[Mapping[str, Any], str, bool]] = {
+    "apart": ({"dream": "apart"}, TRUNK, True),
+    "independent-times": ({"timesteps": "independent"}, TRUNK, True),
+    "no-more-video": ({}, TRUNK, False),
+    "wam-scratch": ({}, "", False),
+    "regression": (ACTION_ONLY | {"objective": "regression"}, "", False),
+    "diffusion": (ACTION_ONLY | {"objective": "diffusion"}, "", False),
+}
+
+
+def ways(make: Maker) -> None:
+    """What each part of the recipe is worth at the usual number of labels.
+
+    "apart": actions do not see the dream; "independent-times": noise of video and actions drawn apart;
+    "no-more-video": joint training on the labels alone; "longer": action-only for as long as the world
+    action model takes.
+    """
+    for seed in make.scale.seeds:
+        for way, (settings, start, watches) in WAYS.items():
+            watched = None if watches else ()
+            make.trained("ways", way, seed, start=start, watched=watched, settings=settings)
+        longer = ACTION_ONLY | {"steps": round(2.3 * make.scale.steps)}
+        make.trained("ways", "action-only-trunk-longer", seed, watched=(), settings=longer)
+
+
+def data(make: Maker) -> None:
+    """Diverse against repetitive labels: as many frames of 4 of the 16 tasks."""
+    few = ("reach-red", "push-green-right", "push-blue-away", "push-yellow-left")
+    make.record(repetitive=Recording("so101", make.scale.usual, 512, only=few))
+    for seed in make.scale.seeds:
+        uses = (Use("repetitive", weight=3.0), *make.watched)
+        make.trained("data", "repetitive", seed, uses=uses)
+
+
+def size(make: Maker) -> None:
+    """A third of the parameters, with a trunk of its own, at equal steps."""
+    smaller = make.trunk("micro", make.watched, "micro")
+    for seed in make.scale.seeds:
+        make.trained("size", "micro", seed, start=smaller, preset="micro")
+
+
+def blocks(make: Maker) -> None:
+    """Block by block against all at once, and one latent frame a block against two.
+
+    "autoregressive" predicts the next block behind up to three observed ones; "bidirectional" predicts
+    all four at once; both execute one block. "k1" has one latent frame and four actions a block.
+    """
+    long = {"latent_frames": 8, "horizon": 32, "blocks": 1}
+    for seed in make.scale.seeds:
+        full = (Use("labels", episodes=make.scale.usual, batch=16, blocks=4),)
+        make.trained("blocks", "autoregressive", seed, uses=full, memory_blocks=3, suites=NEAR)
+        whole = (Use("labels", episodes=make.scale.usual, batch=16),)
+        make.trained(
+            "blocks", "bidirectional", seed, uses=whole, card=long, execute_steps=8, suites=NEAR
+        )
+        single = (Use("labels", episodes=make.scale.usual),)
+        make.trained(
+            "blocks", "k1", seed, uses=single, card={"latent_frames": 1, "horizon": 4}, suites=NEAR
+        )
+
+
+def transfer(make: Maker) -> None:
+    """A verb that the arm has no actions for, from 20 minutes of another body's video.
+
+    The trunk and the labels know no zones. "none": nor does anything else; "arm", "hand": video of
+    another arm, or a bare hand, that pushes blocks onto zones; "self": of the arm itself.
+    """
+    plain = tuple(replace(use, without="zone") for use in make.watched)
+    trunk = make.trunk("no-zones", plain)
+    for who, body in (("none", ""), ("arm", "ur5e"), ("hand", "hand"), ("self", "so101")):
+        watched = plain
+        if body:
+            name = f"zones-{body}"
+            make.record(**{name: Recording(body, make.scale.transfer, 541, ("zone",))})
+            watched = (*plain, Use(name, labels=False))
+        for seed in make.scale.seeds:
+            make.trained(
+                "transfer", who, seed, start=trunk, watched=watched, suites=("seen", "unseen-verb")
+            )
+
+
+def new_arm(make: Maker) -> None:
+    """An arm that the model never saw, from 30 minutes of play without instructions.
+
+    "play" goes on from the model with most labels, beside which it repeats some of those; "specialist"
+    has instructed labels of the new arm, from the same trunk. Both are rolled out on it, and "play" on
+    the old arm too: what it kept.
+    """
+    most = max(make.scale.labels)
+    make.record(
+        play=Recording("franka", make.scale.play, 531, ("play",)),
+        specialist=Recording("franka", make.scale.specialist, 532),
+    )
+    for seed in make.scale.seeds:
+        again = Use("labels", episodes=most, weight=1.0)
+        make.trained(
+            "new-arm", "play", seed, start=f"labels/wam-{most}-s{seed}",
+            uses=(Use("play"), again), robots=("franka", "so101"), suites=NEAR,
+        )  # fmt: skip
+        make.trained(
+            "new-arm", "specialist", seed,
+            uses=(Use("specialist", weight=3.0), *make.watched), robots=("franka",), suites=NEAR,
+        )  # fmt: skip
+
+
+def runtime(make: Maker) -> None:
+    """What cheaper sampling costs in success: steps, step cache, guidance, and Flash."""
+    most = max(make.scale.labels)
+    samplers: Mapping[str, Mapping[str, Any]] = {
+        "steps-1": {"steps": 1},
+        "steps-16": {"steps": 16},
+        "steps-16-cached": {"steps": 16, "mask": 6},
+        "steps-4-guided": {"steps": 4, "guidance": 2.0},
+    }
+    for seed in make.scale.seeds:
+        start = f"labels/wam-{most}-s{seed}"
+        for name, sampler in samplers.items():
+            make.evaluated("runtime", name, seed, start, sampler=sampler, suites=NEAR)
+        make.trained(
+            "runtime", "flash", seed, most, start, settings={"stage": "flash"},
+            sampler={"flash": True}, suites=NEAR,
+        )  # fmt: skip
+        for steps in (1, 4):
+            make.evaluated(
+                "runtime", f"flash-plain-{steps}", seed, f"runtime/flash-s{seed}",
+                sampler={"steps": steps}, suites=NEAR,
+            )  # fmt: skip
+
+
+CLAIMS: Mapping[str, Callable[[Maker], None]] = {
+    "labels": labels,
+    "ways": ways,
+    "data": data,
+    "size": size,
+    "blocks": blocks,
+    "transfer": transfer,
+    "new-arm": new_arm,
+    "runtime": runtime,
+}
+
+
+def grid(profile: str) -> Grid:
+    """All cells of a profile ("quick" or "small")."""
+    maker = Maker(SCALES[profile])
+    for claim in CLAIMS.values():
+        claim(maker)
+    return maker.grid
