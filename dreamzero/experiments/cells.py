@@ -20,6 +20,7 @@ class Use:
         batch: windows a step.
         weight: how often its turn comes, against the other uses.
         blocks: blocks a window.
+        begin: share of a batch that begins an episode, where the instruction alone says what to do.
         without: episodes whose instruction has this word are left out.
     """
 
@@ -29,6 +30,7 @@ class Use:
     batch: int = 48
     weight: float = 1.0
     blocks: int = 1
+    begin: float = 0.5
     without: str = ""
 
 

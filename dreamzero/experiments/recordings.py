@@ -31,7 +31,7 @@ class Recording:
         seed: of its scenes.
         verbs: of its tasks, in turn, each in every colour; empty: the tasks of the suite "seen".
         looks: suite whose looks it has, "seen" or "unseen-look".
-        noise: share of disturbed episodes.
+        noise: share of disturbed episodes; midway: of those that start in the middle of the task.
         only: keys of the tasks, instead of ``verbs`` (repetitive data).
     """
 
@@ -41,6 +41,7 @@ class Recording:
     verbs: tuple[str, ...] = ()
     looks: str = "seen"
     noise: float = 0.5
+    midway: float = 0.4
     only: tuple[str, ...] = ()
 
     @property
@@ -85,6 +86,7 @@ def make(name: str, recording: Recording, folder: Path, progress: bool = True) -
             recording.seed,
             recording.looks,
             noise=recording.noise,
+            midway=recording.midway,
             tasks=recording.tasks(),
             progress=progress,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -128,7 +128,7 @@ def train_cell(
             use, paths[use.recording], cell.card, codec, latents, arguments, progress
         )
         robots[card.name] = (card, statistics)
-        source = Source(blocks=use.blocks, batch=use.batch)
+        source = Source(blocks=use.blocks, batch=use.batch, begin=use.begin)
         feeds.append(Feed(source, windows, settings.validation))
     first = next(iter(robots.values()))[0]
     arguments |= {
@@ -140,7 +140,7 @@ def train_cell(
     text = WordEncoder.fit(prompts, dim=arguments["text_dim"])
     if before is not None:
         load_matching(transformer, before.transformer)
-        text.load_state_dict(before.text_encoder.state_dict())
+        text = cast(WordEncoder, before.text_encoder)
         robots = before.robots | robots
     model = WorldActionModel(configured(transformer, settings), codec, text, robots)
     weights = [use.weight for use in cell.uses]
