@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import UserError
-from ..evaluate.statistics import Contrast, Rate, paired_bootstrap, wilson
+from ..evaluate.statistics import Contrast, Rate, mean_interval, paired_bootstrap, wilson
 from .cells import Cell
 
 FILE = "cells.json"
+Measure = Literal["success", "progress"]
 
 
 @dataclass
@@ -37,16 +38,27 @@ class Result:
     def seeds(self) -> list[int]:
         return sorted({s for by_seed in self.outcomes.values() for s in by_seed})
 
-    def pooled(self, places: Sequence[str], seeds: Sequence[int] | None = None) -> np.ndarray:
-        """Success ``[training seeds, scenes]`` over some "robot/suite"; of all seeds, or of these."""
+    def pooled(
+        self, places: Sequence[str], seeds: Sequence[int] | None = None, of: Measure = "success"
+    ) -> np.ndarray:
+        """Success or progress ``[training seeds, scenes]`` over some "robot/suite".
+
+        Args:
+            seeds: of training; None: all.
+        """
+        values = self.outcomes if of == "success" else self.progress
         chosen = self.seeds if seeds is None else seeds
-        rows = [np.concatenate([self.outcomes[p][s] for p in places]) for s in chosen]
+        rows = [np.concatenate([np.asarray(values[p][s]) for p in places]) for s in chosen]
         return np.stack(rows).astype(np.float64)
 
     def success(self, *places: str) -> Rate:
         """Of all scenes and seeds together, with Wilson's interval."""
         found = self.pooled(places)
         return wilson(int(found.sum()), found.size)
+
+    def mean_progress(self, *places: str) -> Rate:
+        """Partial credit over all scenes and seeds, with a normal interval."""
+        return mean_interval(self.pooled(places, of="progress").ravel().tolist())
 
     def by_seed(self, *places: str) -> list[float]:
         """Success of each training seed: what another training would have changed."""
@@ -88,10 +100,11 @@ class Results:
             raise UserError(f"no result {name!r}; there are {', '.join(sorted(self.methods))}")
         return self.methods[name]
 
-    def contrast(self, a: str, b: str, *places: str) -> Contrast:
+    def contrast(self, a: str, b: str, *places: str, of: Measure = "success") -> Contrast:
         """How much better a is than b in the same scenes, of the training seeds that both have."""
         seeds = [seed for seed in self[a].seeds if seed in self[b].seeds]
-        return paired_bootstrap(self[a].pooled(places, seeds), self[b].pooled(places, seeds))
+        rows = [self[name].pooled(places, seeds, of) for name in (a, b)]
+        return paired_bootstrap(rows[0], rows[1])
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each method and place: cell, where, rate (``Rate``), seeds (success of each)."""
