@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .cells import Use
-from .grid import ACTION_ONLY, SCALES, TRUNK, Grid, Maker
+from .grid import ACTION_ONLY, SCALES, Grid, Maker
 from .recordings import Recording
 
 # What a policy can be measured on without leaving what it was trained for.
@@ -38,10 +38,10 @@ def labels(make: Maker) -> None:
 
 
 # Way to learn to act from the usual labels: settings, start, whether it goes on watching video.
-WAYS: Mapping[str, tuple[Mapping[str, Any], str, bool]] = {
-    "apart": ({"dream": "apart"}, TRUNK, True),
-    "independent-times": ({"timesteps": "independent"}, TRUNK, True),
-    "no-more-video": ({}, TRUNK, False),
+WAYS: Mapping[str, tuple[Mapping[str, Any], str | None, bool]] = {
+    "apart": ({"dream": "apart"}, None, True),
+    "independent-times": ({"timesteps": "independent"}, None, True),
+    "no-more-video": ({}, None, False),
     "wam-scratch": ({}, "", False),
     "regression": (ACTION_ONLY | {"objective": "regression"}, "", False),
     "diffusion": (ACTION_ONLY | {"objective": "diffusion"}, "", False),

@@ -43,7 +43,8 @@ class Scale:
     """How much of it.
 
     Attributes:
-        preset: size of the models; steps: of a post-training, trunk_steps: of video pretraining.
+        preset: size of the models; steps: of a post-training.
+        stages: of video pretraining, of ``trunk_steps`` each.
         labels: numbers of labelled episodes, of which ``usual`` is taken where it is not swept.
         seeds: of training; scenes: a suite and seed.
         video: episodes of each footage of ``FOOTAGE``.
@@ -53,6 +54,7 @@ class Scale:
 
     preset: str
     steps: int
+    stages: int
     trunk_steps: int
     labels: tuple[int, ...]
     usual: int
@@ -65,9 +67,9 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale("micro", 20, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
+    "quick": Scale("micro", 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
     "small": Scale(
-        "tiny", 1000, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
+        "tiny", 1000, 3, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
         (1280, 640, 320, 320), 276, 415, 640,
     ),
 }  # fmt: skip
@@ -78,7 +80,6 @@ FOOTAGE = (
     ("ur5e", "seen", 503),
     ("hand", "seen", 505),
 )
-TRUNK = "trunk/all-s0"
 ACTION_ONLY = {"dream": "none"}
 # A trunk is taken further gently: at the rates of a start from noise it forgets in a hundred steps.
 GENTLY = {"matrix_lr": 0.006, "lr": 5e-4}
@@ -104,20 +105,26 @@ class Maker:
         self.record(**self.footage)
         self.record(labels=Recording("so101", max(scale.labels), 511))
         self.watched = videos(self.footage)
-        self.trunk("all", self.watched)
+        self.all = self.trunk("all", self.watched)
 
     def record(self, **recordings: Recording) -> None:
         self.grid.recordings |= recordings
 
-    def trunk(self, name: str, uses: Sequence[Use], preset: str = "", **settings: Any) -> str:
-        """A model pretrained on video alone; its name."""
-        steps = {"steps": self.scale.trunk_steps}
-        cell = Cell(
-            f"trunk/{name}-s0", tuple(uses), preset=preset or self.scale.preset,
-            settings=steps | settings,
-        )  # fmt: skip
-        self.grid.add(cell)
-        return cell.name
+    def trunk(self, name: str, uses: Sequence[Use], preset: str = "", start: str = "") -> str:
+        """A model pretrained on video alone, in stages of falling rates; the name of the last.
+
+        Args:
+            start: trunk it goes on from, in as many stages again.
+        """
+        for stage in range(self.scale.stages):
+            again = f"+{stage}" if stage else ""
+            cell = Cell(
+                f"trunk/{name}{again}-s0", tuple(uses), start, preset or self.scale.preset,
+                settings={"steps": self.scale.trunk_steps},
+            )  # fmt: skip
+            self.grid.add(cell)
+            start = cell.name
+        return start
 
     def trained(
         self,
@@ -125,7 +132,7 @@ class Maker:
         method: str,
         seed: int,
         labels: int = 0,
-        start: str = TRUNK,
+        start: str | None = None,
         watched: Sequence[Use] | None = None,
         settings: Mapping[str, Any] | None = None,
         **rest: Any,
@@ -134,11 +141,12 @@ class Maker:
 
         Args:
             labels: 0 takes the usual number.
-            start: cell it starts from; empty: from noise.
+            start: cell it starts from; None: the trunk; empty: from noise.
             watched: video that it goes on watching; None: the footage.
             settings, rest: what else differs, as in ``Cell``.
         """
         watched = self.watched if watched is None else watched
+        start = self.all if start is None else start
         uses = (Use("labels", episodes=labels or self.scale.usual, weight=3.0), *watched)
         steps = {"steps": self.scale.steps} | (GENTLY if start else {})
         given: dict[str, Any] = {
