@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -334,18 +335,25 @@ class _Table:
             return self._groups(list(range(self._file.num_row_groups)))
         if "episode_index" not in self._file.schema_arrow.names:
             raise UserError(f"{self.path} lacks the column episode_index")
-        groups = [i for i in range(self._file.num_row_groups) if self._may_hold(i, episode)]
+        first, last = self._spans
+        groups = np.flatnonzero((first <= episode) & (episode <= last)).tolist()
         table = self._groups(groups)
         return table.filter(pa.compute.equal(table["episode_index"], episode))
 
-    def _may_hold(self, group: int, episode: int) -> bool:
-        facts = self._file.metadata.row_group(group)
-        for i in range(facts.num_columns):
-            column = facts.column(i)
-            if column.path_in_schema == "episode_index" and column.is_stats_set:
-                known = column.statistics
-                return not known.has_min_max or bool(known.min <= episode <= known.max)
-        return True
+    @cached_property
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last episode that each group of rows may hold, float64: a file that does not say
+        may hold any. Read once: footers of thousands of groups are slow to ask one by one."""
+        metadata = self._file.metadata
+        spans = np.full((2, metadata.num_row_groups), [[-np.inf], [np.inf]])
+        names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        at = names.index("episode_index")
+        for group in range(metadata.num_row_groups):
+            column = metadata.row_group(group).column(at)
+            known = column.statistics if column.is_stats_set else None
+            if known is not None and known.has_min_max:
+                spans[:, group] = known.min, known.max
+        return spans[0], spans[1]
 
     def _groups(self, groups: list[int]) -> pa.Table:
         if self._read is None or self._read[0] != groups:
