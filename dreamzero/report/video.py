@@ -1,7 +1,9 @@
 """Short videos for notebooks and pages: H.264 in MP4, small ones enlarged by whole pixels.
 
+```python
 video_html(frames, fps=5)                       # last expression of a cell: an inline player
 write_video(frames, out / "dream.mp4", fps=5)
+```
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class Decision:
 
 @dataclass
 class Guard:
-    """Applies :class:`Limits` to a stream of commands.
+    """Applies ``Limits`` to a stream of commands.
 
     ``reset`` names the pose the arm is really in; until then every command is refused by raising,
     because no step could be bounded.

@@ -67,6 +67,7 @@ def same_strides(op: str, names: str, *tensors: Tensor) -> None:
 
 
 def require(condition: bool, message: str) -> None:
+    """ValueError with ``message`` unless ``condition``."""
     if not condition:
         raise ValueError(message)
 
@@ -80,6 +81,7 @@ def preferred() -> dict[str, dict[str, str]]:
 
 @lru_cache
 def has_triton() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -102,7 +102,7 @@ def survey(
 
     Args:
         uri: ``serial:///dev/ttyACM0``, with ``baud=`` to try only that one; or ``tcp://host:port``.
-        protocols: names in :func:`buses`; all of them if empty.
+        protocols: names in ``buses``; all of them if empty.
         ids: servo ids to try.
         everything: go on through all protocols and baud rates after something was found.
 
