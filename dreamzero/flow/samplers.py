@@ -265,7 +265,7 @@ class _Fused:
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: ``unconditional + scale * (conditional - unconditional)``."""
+    """Classifier-free guidance, any shape: ``u + scale * (c - u)``."""
     return unconditional + scale * (conditional - unconditional)
 
 

@@ -81,10 +81,12 @@ class Calibration:
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """Ids of the servos, in the order of the joints."""
         return tuple(joint.id for joint in self.joints)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the joints."""
         return tuple(joint.name for joint in self.joints)
 
     def to_values(self, ticks: dict[int, int]) -> np.ndarray:
@@ -115,6 +117,7 @@ class Calibration:
         return Calibration(tuple(joints))
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready; ``from_json`` is the inverse."""
         return {"joints": [asdict(joint) for joint in self.joints]}
 
     @classmethod

@@ -53,6 +53,7 @@ class Limits:
 
     @property
     def width(self) -> int:
+        """a, dimensions of a command."""
         return len(self.lower)
 
     @cached_property
@@ -222,6 +223,7 @@ class Watchdog:
             raise UserError(f"watchdog_s is {self.limit_s}; give seconds > 0")
 
     def feed(self, time_s: float) -> None:
+        """A fresh command came at ``time_s``."""
         self._fed_s = time_s
 
     def expired(self, time_s: float) -> bool:

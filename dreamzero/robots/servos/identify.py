@@ -64,6 +64,7 @@ class Survey:
     tried: list[tuple[str, int]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
         heard = [
             {"protocol": protocol, "baud": baud, "bytes": data.hex(" ")}
             for (protocol, baud), data in self.garbage.items()
