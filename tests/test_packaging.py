@@ -189,16 +189,6 @@ def test_setup_names_what_rendering_lacks(tmp_path: Path, there: bool) -> None:
         assert "libegl1 libgl1-mesa-dri" in done.stderr
 
 
-def test_documents_name_only_what_is_there() -> None:
-    """Links of the README and the documents beside it lead somewhere in the repository."""
-    for name in ("README.md", "CONTRIBUTING.md", "kernels/README.md", "reports/README.md",
-                 "notebooks/README.md"):  # fmt: skip
-        file = ROOT / name
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8")):
-            if "://" not in link:
-                assert (file.parent / link).exists(), f"{name} links to {link}"
-
-
 def test_the_citation_has_the_version() -> None:
     data: Any = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert data["version"] == __version__

@@ -23,7 +23,12 @@ from .schedule import sampling_sigmas, sampling_timesteps
 
 
 class Guided(NamedTuple):
-    """Velocities of both branches, not yet put together."""
+    """Velocities of both branches, not yet put together.
+
+    Attributes:
+        conditional, unconditional: of one shape.
+        scale: of guidance; see ``guide``.
+    """
 
     conditional: Tensor
     unconditional: Tensor

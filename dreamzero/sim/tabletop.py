@@ -173,7 +173,7 @@ class Tabletop(gymnasium.Env):
         return self._sent.astype(np.float32)
 
     def observe(self) -> dict[str, np.ndarray]:
-        """The observation of now: every view, uint8 ``[h, w, 3]``, and the state, float32 ``[s]``."""
+        """The observation of now: every view, uint8 ``[h, w, 3]``, and the state, ``[s]``."""
         return self.render_views() | {"state": self.state()}
 
     def render_views(self, views: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -122,7 +122,7 @@ class TinyCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return video.transpose(1, 2)[:, :, 0 if started else GROUP - 1 :]
 
     def forward(self, video: Tensor, noise: float = 0.0) -> Tensor:
-        """Reconstruct ``[b, 3, t, h, w]`` with gradients; ``noise``: std of Gaussian noise on latents."""
+        """Reconstruct ``[b, 3, t, h, w]`` with gradients; ``noise``: its std on the latents."""
         raw = self.analyse(video)
         return self.synthesise(raw + noise * torch.randn_like(raw))
 
