@@ -103,6 +103,14 @@ def test_the_two_commands_come_first() -> None:
     assert made[:2] == ["make report", "make test"]
 
 
+def test_the_tree_names_every_room() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = set(re.findall(r"^ *([\w./]+)  +\S", readme, re.MULTILINE))
+    for path in (ROOT / "dreamzero").iterdir():
+        if not path.name.startswith("_") and path.name != "shipped_models":
+            assert path.name + "/" * path.is_dir() in tree, f"the README's tree lacks {path.name}"
+
+
 def results() -> list[str]:
     """The rows of the README's table of results, from the run record of the shipped model."""
     metrics = json.loads((FOLDER / NAME / "metrics.json").read_text())["metrics"]
