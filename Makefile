@@ -27,7 +27,7 @@ lint: setup  ## ruff, mypy and typos
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && .venv/bin/typos
 
 docs: setup  ## the API reference, from the docstrings, to build/docs
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict && echo build/docs/index.html
+	@mkdir -p build && { NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict >build/docs.log 2>&1 || { grep -v ^INFO build/docs.log; exit 1; }; } && echo build/docs/index.html
 
 notebooks: setup  ## open the notebooks in JupyterLab
 	@.venv/bin/jupyter lab notebooks
