@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 JOBS ?= 2
 PROFILE ?= quick
-.PHONY: help setup report test test-gpu bench lint notebooks clean
+.PHONY: help setup report test test-gpu bench lint docs notebooks clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +25,9 @@ bench: setup  ## measure the engine on this machine
 
 lint: setup  ## ruff, mypy and typos
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && .venv/bin/typos
+
+docs: setup  ## the API reference, from the docstrings, to build/docs
+	@mkdir -p build && { NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict >build/docs.log 2>&1 || { grep -v ^INFO build/docs.log; exit 1; }; } && echo build/docs/index.html
 
 notebooks: setup  ## open the notebooks in JupyterLab
 	@.venv/bin/jupyter lab notebooks

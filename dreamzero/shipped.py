@@ -285,6 +285,7 @@ def measure(
 
 
 def main() -> None:
+    """``python -m dreamzero.shipped``: make one of the two models."""
     parser = argparse.ArgumentParser(prog="python -m dreamzero.shipped", description=__doc__)
     parser.add_argument("--model", choices=(NAME, SECOND), default=NAME)
     parser.add_argument("--out", type=Path, required=True)

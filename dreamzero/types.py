@@ -96,9 +96,11 @@ class Policy(Protocol):
     one frame at the start of an episode) and the state *now*. ``act`` returns the next chunk.
     """
 
-    def reset(self, prompt: str) -> None: ...
+    def reset(self, prompt: str) -> None:
+        """Start an episode with this instruction; what was observed before is forgotten."""
 
     def observe(self, frames: Mapping[str, np.ndarray], state: np.ndarray) -> None:
         """``frames``: view name -> uint8 ``[t, h, w, 3]``; ``state``: float32 ``[s]``, SI units."""
 
-    def act(self) -> ActionChunk: ...
+    def act(self) -> ActionChunk:
+        """The next chunk. UserError: nothing was observed yet."""

@@ -36,9 +36,10 @@ def constraints() -> dict[str, Requirement]:
     return {canonicalize_name(pin.name): pin for pin in pins}
 
 
-def test_all_names_every_extra_but_dev() -> None:
+def test_all_names_every_extra_but_those_of_developers() -> None:
     (line,) = EXTRAS["all"]
-    assert Requirement(line).extras == set(EXTRAS) - {"all", "dev"}
+    assert Requirement(line).extras == set(EXTRAS) - {"all", "dev", "docs"}
+    assert "dreamzero[docs]" in EXTRAS["dev"], "a test builds the reference"
 
 
 def test_environment_yml_holds_what_pyproject_asks() -> None:
@@ -134,7 +135,8 @@ def test_kernels_folder_is_no_package() -> None:
 def test_make_targets_are_one_line_and_explained() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = dict(re.findall(r"^([a-z-]+):.*## .*\n((?:\t.*\n)*)", text, re.MULTILINE))
-    wanted = ["help", "setup", "report", "test", "test-gpu", "bench", "lint", "notebooks", "clean"]
+    wanted = ["help", "setup", "report", "test", "test-gpu", "bench", "lint", "docs", "notebooks",
+              "clean"]  # fmt: skip
     assert list(targets) == wanted
     for name, recipe in targets.items():
         assert recipe.count("\n") == 1, f"make {name} is more than one line"
@@ -185,16 +187,6 @@ def test_setup_names_what_rendering_lacks(tmp_path: Path, there: bool) -> None:
     else:
         assert "run once: sudo apt-get install -y" in done.stderr
         assert "libegl1 libgl1-mesa-dri" in done.stderr
-
-
-def test_documents_name_only_what_is_there() -> None:
-    """Links of the README and the documents beside it lead somewhere in the repository."""
-    for name in ("README.md", "CONTRIBUTING.md", "kernels/README.md", "reports/README.md",
-                 "notebooks/README.md"):  # fmt: skip
-        file = ROOT / name
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8")):
-            if "://" not in link:
-                assert (file.parent / link).exists(), f"{name} links to {link}"
 
 
 def test_the_citation_has_the_version() -> None:

@@ -1,4 +1,4 @@
-"""The README's commands exist as they are written there."""
+"""What documents name exists: commands, links, pictures, results."""
 
 from __future__ import annotations
 
@@ -46,17 +46,69 @@ def test_make_targets_exist(document: str, line: str) -> None:
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_links_and_pictures_exist() -> None:
-    for name in DOCUMENTS:
-        text = (ROOT / name).read_text()
-        for target in re.findall(r"\]\(([^)#\s]+)", text):
-            if not target.startswith("http"):
-                assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
+def documents() -> list[Path]:
+    """What people read: every Markdown file that is written by hand, and the notebooks."""
+    found = [*ROOT.glob("*.md"), *(ROOT / name for name in ("reports/README.md",))]
+    for folder in ("docs", "notebooks", "kernels", "dreamzero"):
+        found += (ROOT / folder).rglob("*.md")
+    return sorted([*found, *(ROOT / "notebooks").glob("*.ipynb")])
+
+
+def prose(path: Path) -> str:
+    """Markdown of a document without its code."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return re.sub(r"```.*?```|`[^`\n]+`", "`", text, flags=re.DOTALL)
+
+
+def headings(path: Path) -> set[str]:
+    """Anchors of a document, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def dead_links(path: Path) -> list[str]:
+    """Links of a document that lead nowhere in the repository."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)", prose(path)):
+        name, _, anchor = link.partition("#")
+        # Pages of the reference are made by `make docs`, which is strict about them.
+        made = path.parent == ROOT / "docs" and name.startswith("reference/")
+        if made or re.match(r"[a-z]+:", link):
+            continue
+        target = path.parent / name if name else path
+        if not target.exists() or (anchor and anchor not in headings(target)):
+            dead.append(link)
+    return dead
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_pictures_exist(path: Path) -> None:
+    assert dead_links(path) == []
+
+
+def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One\n[a](page.md) [b](gone.md) [c](#one) [d](page.md#two) ![e](gone.png)\n"
+        "[f](https://example.org/x) `[g](gone)`\n```\n[h](gone)\n```\n"
+    )
+    assert dead_links(page) == ["gone.md", "page.md#two", "gone.png"]
 
 
 def test_the_two_commands_come_first() -> None:
     made = [line for document, line in COMMANDS if document == "README.md"]
     assert made[:2] == ["make report", "make test"]
+
+
+def test_the_tree_names_every_room() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = set(re.findall(r"^ *([\w./]+)  +\S", readme, re.MULTILINE))
+    for path in (ROOT / "dreamzero").iterdir():
+        if not path.name.startswith("_") and path.name != "shipped_models":
+            assert path.name + "/" * path.is_dir() in tree, f"the README's tree lacks {path.name}"
 
 
 def results() -> list[str]:

@@ -1,7 +1,7 @@
 """The ``dreamzero`` command: one module a verb, imported only when that verb is asked for.
 
 A verb module has ``add(subparsers)``: it adds its parser and sets ``function``, which takes the
-parsed arguments and returns an exit status::
+parsed arguments and returns an exit status:
 
     def add(subparsers):
         parser = subparsers.add_parser("doctor", help="...")

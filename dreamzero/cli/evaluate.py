@@ -11,6 +11,7 @@ from ..errors import UserError
 
 
 def add(subparsers: Any) -> None:
+    """Add the verb to the command line."""
     from ..embodiments import tabletop
 
     parser = subparsers.add_parser(
@@ -63,6 +64,7 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Roll the policy out, print the rates, and write the record where ``--out`` says."""
     from ..errors import make_folder
     from ..evaluate import BASELINES, evaluate
     from ..flow import SamplerConfig

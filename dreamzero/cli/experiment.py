@@ -27,6 +27,7 @@ examples:
 
 
 def add(subparsers: Any) -> None:
+    """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "experiment",
         help="run, list and tabulate the cells behind the paper's claims",
@@ -49,6 +50,7 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run, list or tabulate cells, as asked."""
     from ..experiments.claims import grid
     from ..experiments.results import join
     from ..experiments.runner import Runner

@@ -33,6 +33,7 @@ class Settings:
 
 
 def add(subparsers: Any) -> None:
+    """Add the verb to the command line."""
     from ..embodiments import names
     from ..model.presets import PRESETS
 
@@ -150,6 +151,7 @@ of the codec, --set codec.NAME=VALUE:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Train, or say with ``--plan`` what it would take."""
     settings = apply_overrides(Settings(), args.set)
     if args.plan:
         return _plan(args, settings.train)

@@ -48,6 +48,7 @@ class Report:
     left: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
         return asdict(self)
 
     def lines(self) -> Iterator[str]:

@@ -113,18 +113,24 @@ class BatchSource(Protocol):
         """All there are; they tell what to evaluate on."""
         ...
 
-    def draw(self, step: int) -> Draw: ...
+    def draw(self, step: int) -> Draw:
+        """The windows of this step."""
 
 
 class Kind(Protocol):
     """One kind of batch: blocks a window, windows a batch, and the share that begins episodes."""
 
     @property
-    def blocks(self) -> int: ...
+    def blocks(self) -> int:
+        """Blocks a window."""
+
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int:
+        """Windows a batch."""
+
     @property
-    def begin(self) -> float: ...
+    def begin(self) -> float:
+        """Share of the windows that begin an episode."""
 
 
 @dataclass(eq=False)

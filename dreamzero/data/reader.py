@@ -150,7 +150,7 @@ class Dataset:
             return found
 
     def frame_times(self, episode: int, view: str) -> tuple[int, np.ndarray]:
-        """(first frame of the episode within the file, seconds of its frames counted from that one).
+        """(first frame of the episode within the file, seconds ``[t]`` of its frames from there).
 
         Raises:
             UserError: unknown episode or view, or the file holds no frame of the episode.

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def nearest(times_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:
-    """int64: index into increasing ``times_s`` nearest to each of ``at_s`` (the earlier on a tie).
+    """int64 ``[n]``: index into increasing ``times_s [t]`` nearest to each of ``at_s [n]``, s (the
+    earlier on a tie).
 
     Times before the first or after the last take the end: that is how windows are padded.
     """

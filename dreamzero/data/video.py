@@ -270,7 +270,7 @@ class Clips:
     def read(
         self, path: Path, indices: np.ndarray, size_px: tuple[int, int] | None = None
     ) -> np.ndarray:
-        """Frames of one file, as ``Clip.read``; safe from several threads."""
+        """Frames of one file, uint8 ``[t, h, w, 3]``, as ``Clip.read``; several threads may ask."""
         if os.getpid() != self._pid:
             self._reset()
         with self._lock:

@@ -273,7 +273,7 @@ class WindowDataset(data.Dataset[Window]):
         return self.frames.read((which, episode, view), rows, decode)
 
     def vectors(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-        """(action, state, action_mask, has_action) of a window, as ``Window`` has them."""
+        """(action, state, action_mask, has_action) of a window, in the shapes of ``Window``."""
         which, episode, start = self._index[index]
         rows = self.datasets[which].rows(episode)
         card, n, k = self.card, self.blocks, self.card.horizon

@@ -28,6 +28,7 @@ class Field:
 
     @property
     def width(self) -> int:
+        """Dimensions of the slice."""
         return self.stop - self.start
 
 
@@ -79,10 +80,12 @@ class Embodiment:
 
     @property
     def action_dim(self) -> int:
+        """a, dimensions of an action."""
         return sum(f.width for f in self.action)
 
     @property
     def state_dim(self) -> int:
+        """s, dimensions of a state."""
         return sum(f.width for f in self.state)
 
     @property
@@ -122,10 +125,12 @@ class Embodiment:
         return columns, anchors
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready; ``from_json`` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Embodiment:
+        """The card that ``to_json`` wrote."""
         data = dict(data)
         for name in ("state", "action"):
             data[name] = tuple(Field(**f) for f in data[name])
@@ -134,4 +139,5 @@ class Embodiment:
         return cls(**data)
 
     def with_(self, **changes: Any) -> Embodiment:
+        """A card with these fields changed."""
         return replace(self, **changes)

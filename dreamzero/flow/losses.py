@@ -9,12 +9,15 @@ from torch import Tensor
 
 
 def add_noise(sample: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """The point at ``sigma`` on the straight line from sample (0) to noise (1)."""
+    """The point at ``sigma`` on the straight line from sample (0) to noise (1).
+
+    Any shape; ``sigma`` in one that broadcasts to it.
+    """
     return (1 - sigma) * sample + sigma * noise
 
 
 def velocity_target(sample: Tensor, noise: Tensor) -> Tensor:
-    """noise - sample: the derivative of ``add_noise`` with respect to sigma."""
+    """noise - sample, of any one shape: the derivative of ``add_noise`` with respect to sigma."""
     return noise - sample
 
 

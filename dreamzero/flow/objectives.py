@@ -63,7 +63,7 @@ def sample_block(
     action: Tensor,
     config: SamplerConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Denoise one block with a network of any objective; see ``sample``."""
+    """Denoise one block with a network of any objective; shapes as in ``samplers.sample``."""
     if objective == "regression":
         _, predicted = network(video, torch.zeros_like(action), 1000, 1000)
         return video, -predicted.float()

@@ -23,7 +23,12 @@ from .schedule import sampling_sigmas, sampling_timesteps
 
 
 class Guided(NamedTuple):
-    """Velocities of both branches, not yet put together."""
+    """Velocities of both branches, not yet put together.
+
+    Attributes:
+        conditional, unconditional: of one shape.
+        scale: of guidance; see ``guide``.
+    """
 
     conditional: Tensor
     unconditional: Tensor
@@ -265,7 +270,7 @@ class _Fused:
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: ``unconditional + scale * (conditional - unconditional)``."""
+    """Classifier-free guidance, any shape: ``u + scale * (c - u)``."""
     return unconditional + scale * (conditional - unconditional)
 
 

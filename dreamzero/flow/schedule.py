@@ -15,7 +15,9 @@ _NEARLY_PURE = 10
 
 
 def shift_sigma(s: Tensor | float, shift: float) -> Tensor | float:
-    """The flow shift: ``shift * s / (1 + (shift - 1) * s)`` moves uniform s towards noise."""
+    """The flow shift of sigmas of any shape: ``shift * s / (1 + (shift - 1) * s)`` moves uniform s
+    towards noise.
+    """
     return shift * s / (1 + (shift - 1) * s)
 
 
@@ -34,7 +36,9 @@ def train_weights(shift: float = 5.0) -> Tensor:
 
 
 def weight_at(sigma: Tensor, shift: float = 5.0) -> Tensor:
-    """The same weight at any sigma, float32; scaled by the training sigmas' minimum and mean."""
+    """The same weight at sigmas of any shape, float32, scaled by the training sigmas' minimum and
+    mean.
+    """
 
     def bell(s: Tensor) -> Tensor:
         return torch.exp(-2 * (s.double() - 0.5) ** 2)

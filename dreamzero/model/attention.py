@@ -50,10 +50,12 @@ class TeacherForcing:
 
     @property
     def block(self) -> int:
+        """Video tokens a block."""
         return self.frame * self.frames_per_block
 
     @property
     def clean_blocks(self) -> int:
+        """Blocks that are there as clean video."""
         return self.blocks if self.leaky else self.blocks - 1
 
     @property
@@ -72,10 +74,12 @@ class TeacherForcing:
 
     @property
     def video(self) -> int:
+        """Video tokens, clean and noisy."""
         return self.clean_video + self.noisy_video
 
     @property
     def length(self) -> int:
+        """Tokens of the whole sequence."""
         return self.video + self.blocks * (self.actions + self.states)
 
     def clean(self, block: int) -> slice:
@@ -93,10 +97,12 @@ class TeacherForcing:
         return slice(first + block * self._noisy_block, first + (block + 1) * self._noisy_block)
 
     def action(self, block: int) -> slice:
+        """Place of a block's action tokens in the sequence."""
         start = self.video + block * self.actions
         return slice(start, start + self.actions)
 
     def state(self, block: int) -> slice:
+        """Place of a block's state tokens in the sequence."""
         start = self.video + self.blocks * self.actions + block * self.states
         return slice(start, start + self.states)
 

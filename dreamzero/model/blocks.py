@@ -40,12 +40,12 @@ class Groups:
 
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:
-    """LayerNorm without parameters, in float32, as Wan runs it."""
+    """LayerNorm of ``x [..., d]`` without parameters, in float32, as Wan runs it."""
     return F.layer_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
 
 
 def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """RMSNorm in float32 whatever the weights and the activations are stored in."""
+    """RMSNorm of ``x [..., d]`` in float32 whatever weights and activations are stored in."""
     return F.rms_norm(x.float(), (x.shape[-1],), norm.weight.float(), norm.eps).to(x.dtype)
 
 
@@ -68,6 +68,7 @@ class SelfAttention(nn.Module):
         return self.to_out[0](attention(rotate(q, rope), rotate(k, rope), v).flatten(2))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``x [b, l, d]`` -> q, k (both normalised) and v, ``[b, l, d]`` each."""
         q, k = rms_norm(self.norm_q, self.to_q(x)), rms_norm(self.norm_k, self.to_k(x))
         return q, k, self.to_v(x)
 

@@ -1,5 +1,6 @@
 """A model as people keep it: the networks and the robots they know, in a folder.
 
+```text
 DIR/transformer/     DreamZeroTransformer      (diffusers layout, safetensors)
 DIR/vae/             video codec: ours, or Wan's
 DIR/text_encoder/    word encoder, or UMT5 with DIR/tokenizer/ beside it
@@ -7,6 +8,7 @@ DIR/image_encoder/   CLIP, where the transformer reads its features
 DIR/embodiment.json  card and statistics of every robot the model was trained on
 DIR/metrics.json     how it was made (``dreamzero train``)
 DIR/release.json     where it came from (``dreamzero checkpoint import``)
+```
 """
 
 from __future__ import annotations

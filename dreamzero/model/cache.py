@@ -30,6 +30,7 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
+        """Tokens that fit."""
         return self.buffer.shape[3]
 
     def reset(self) -> None:

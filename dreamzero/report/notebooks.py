@@ -45,10 +45,12 @@ class Notebook:
 
     @property
     def name(self) -> str:
+        """File name without its ending: "03_inference"."""
         return self.path.stem
 
     @property
     def number(self) -> str:
+        """The two digits in front: "03"."""
         return self.name[:2]
 
 

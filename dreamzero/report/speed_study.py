@@ -322,6 +322,9 @@ def limits(
 
     Floating-point operations are those of products, attention and convolutions; bytes are weights,
     window and what goes in and comes out, read or written once.
+
+    Args:
+        views: view -> uint8 ``[t, h, w, 3]``, what a full window has seen; state: float32 ``[s]``.
     """
     sampler = SamplerConfig(steps=4, guidance=1.0)
     engine = Engine(model.transformer)

@@ -1,7 +1,9 @@
 """Short videos for notebooks and pages: H.264 in MP4, small ones enlarged by whole pixels.
 
+```python
 video_html(frames, fps=5)                       # last expression of a cell: an inline player
 write_video(frames, out / "dream.mp4", fps=5)
+```
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def encode_mp4(frames: np.ndarray, fps: float, min_px: int = 256) -> bytes:
 
 
 def video_html(frames: np.ndarray, fps: float, width_px: int = 320, min_px: int = 256) -> Any:
-    """An inline looping player for a notebook (also in its HTML): displays as the cell's value."""
+    """An inline looping player of uint8 ``[t, h, w, 3]`` for a notebook, also in its HTML: displays
+    as the cell's value.
+    """
     from IPython.display import HTML
 
     return HTML(video_tag(encode_mp4(frames, fps, min_px), width_px))

@@ -1,8 +1,10 @@
 """What is said on a servo bus, byte by byte: notebook 04 listens in and decodes it.
 
+```python
 with wire.tapped(arm) as tap:
     arm.observe(views=())
 for packet in wire.decode(tap.heard, arm.calibration): print(packet.meaning)
+```
 """
 
 from __future__ import annotations

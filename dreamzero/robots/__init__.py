@@ -1,6 +1,6 @@
 """Arms behind addresses: ``robots.open("serial:///dev/ttyACM0?baud=1000000", card)``.
 
-Simulated, emulated and real arms are one class, :class:`Robot`; ``run_episode`` moves any of them
+Simulated, emulated and real arms are one class, ``Robot``; ``run_episode`` moves any of them
 with any policy. Serial and MuJoCo are imported when an arm that needs them is opened.
 
     base       the contract of an arm            safety, workspace, estop   what keeps it from harm

@@ -46,10 +46,12 @@ class Recipe:
     workspace_m: tuple[tuple[float, float], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready; ``from_json`` is the inverse."""
         return vars(self) | {"card": self.card.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
+        """The recipe that ``to_json`` wrote."""
         box = data["workspace_m"]
         box = box and tuple((float(low), float(high)) for low, high in box)
         return cls(**(data | {"card": Embodiment.from_json(data["card"]), "workspace_m": box}))

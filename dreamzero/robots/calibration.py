@@ -81,10 +81,12 @@ class Calibration:
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """Ids of the servos, in the order of the joints."""
         return tuple(joint.id for joint in self.joints)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the joints."""
         return tuple(joint.name for joint in self.joints)
 
     def to_values(self, ticks: dict[int, int]) -> np.ndarray:
@@ -115,11 +117,12 @@ class Calibration:
         return Calibration(tuple(joints))
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready; ``from_json`` is the inverse."""
         return {"joints": [asdict(joint) for joint in self.joints]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Calibration:
-        """From :meth:`to_json`, or from a calibration file of LeRobot."""
+        """From ``to_json``, or from a calibration file of LeRobot."""
         if "joints" not in data and all(isinstance(entry, dict) for entry in data.values()):
             return cls(tuple(_from_lerobot(*entry) for entry in data.items() if _leads(entry[0])))
         return cls(tuple(JointCalibration(**joint) for joint in data["joints"]))
@@ -137,7 +140,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """From a file of :meth:`save` or of LeRobot; UserError says what is wrong in which file."""
+        """From a file of ``save`` or of LeRobot; UserError says what is wrong in which file."""
         try:
             return cls.from_json(json.loads(Path(path).read_text()))
         except FileNotFoundError:

@@ -20,7 +20,8 @@ class Camera(Protocol):
     def read(self) -> tuple[np.ndarray, float]:
         """Returns (uint8 ``[h, w, 3]`` RGB, monotonic seconds at which it was taken)."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let the device go."""
 
 
 def short(view: str) -> str:

@@ -18,7 +18,8 @@ class Clock(Protocol):
     """Seconds that only grow. ``simulated`` is true where sleeping costs no wall time."""
 
     @property
-    def simulated(self) -> bool: ...
+    def simulated(self) -> bool:
+        """Whether sleeping costs no wall time."""
 
     def now(self) -> float:
         """Seconds since an arbitrary zero."""

@@ -49,7 +49,7 @@ def run_episode(
         record: folder of a LeRobot v3.0 dataset, new or of the same arm; the run becomes its next
             episode (see ``recording``).
         progress: called a few times a second with ``Recorder.progress()``; real clocks only.
-        options: fields of :class:`~dreamzero.robots.options.Options`: ``seconds`` or ``max_chunks``
+        options: fields of ``Options``: ``seconds`` or ``max_chunks``
             (one of them), ``mode``, ``stream_hz``, ``watchdog_s``, ``smoothing`` ...
 
     Returns:

@@ -19,13 +19,16 @@ class HoldPolicy:
         self._pose: np.ndarray | None = None
 
     def reset(self, prompt: str) -> None:
+        """Forget the pose."""
         self._pose = None
 
     def observe(self, frames: Mapping[str, np.ndarray], state: np.ndarray) -> None:
+        """Remember the first ``state [s]``; frames are not looked at."""
         if self._pose is None:
             self._pose = np.asarray(state[: self._card.action_dim], dtype=np.float32)
 
     def act(self) -> ActionChunk:
+        """The pose, a chunk long. UserError: nothing was observed yet."""
         if self._pose is None:
             raise UserError("the hold policy was asked to act before it observed anything")
         actions = np.repeat(self._pose[None], self._card.horizon, axis=0)
@@ -53,12 +56,14 @@ class ReplayPolicy:
         self._next = 0
 
     def reset(self, prompt: str) -> None:
+        """Begin the recording again."""
         self._next = 0
 
     def observe(self, frames: Mapping[str, np.ndarray], state: np.ndarray) -> None:
         """A recording looks at nothing."""
 
     def act(self) -> ActionChunk:
+        """The next chunk of the recording."""
         steps = np.arange(self._next, self._next + self._card.horizon)
         self._next += self._card.horizon
         actions = self._actions[np.minimum(steps, len(self._actions) - 1)]

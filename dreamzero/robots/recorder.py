@@ -53,7 +53,7 @@ class Journal(Protocol):
 
 
 class Recorder:
-    """A :class:`Journal` of lists that grow.
+    """A ``Journal`` of lists that grow.
 
     Args:
         card: of the arm.

@@ -182,7 +182,7 @@ class RunLog:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_json` to a file."""
+        """Write ``to_json`` to a file."""
         Path(path).write_text(json.dumps(self.to_json(), allow_nan=False) + "\n")
 
 

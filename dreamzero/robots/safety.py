@@ -53,6 +53,7 @@ class Limits:
 
     @property
     def width(self) -> int:
+        """a, dimensions of a command."""
         return len(self.lower)
 
     @cached_property
@@ -121,7 +122,7 @@ class Decision:
 
 @dataclass
 class Guard:
-    """Applies :class:`Limits` to a stream of commands.
+    """Applies ``Limits`` to a stream of commands.
 
     ``reset`` names the pose the arm is really in; until then every command is refused by raising,
     because no step could be bounded.
@@ -222,6 +223,7 @@ class Watchdog:
             raise UserError(f"watchdog_s is {self.limit_s}; give seconds > 0")
 
     def feed(self, time_s: float) -> None:
+        """A fresh command came at ``time_s``."""
         self._fed_s = time_s
 
     def expired(self, time_s: float) -> bool:

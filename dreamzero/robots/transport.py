@@ -27,14 +27,17 @@ class Link(Protocol):
     name: str
     detail: str
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Send all of it."""
 
     def read(self, timeout_s: float) -> bytes:
         """Bytes that are there, after waiting for the first up to ``timeout_s``; b"" if none."""
 
-    def discard_input(self) -> None: ...
+    def discard_input(self) -> None:
+        """Drop what has come and was not read."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the port."""
 
 
 def explain_open_error(error: BaseException, port: str) -> str:

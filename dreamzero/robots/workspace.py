@@ -55,7 +55,7 @@ class Workspace:
         return cls(box_m, lambda action: chain.tip(action[:joints]))
 
     def outside_m(self, action: np.ndarray) -> float:
-        """Distance of the tool from the box, 0 inside, m."""
+        """Distance of the tool from the box, 0 inside, m, for joints float ``[a]``."""
         tip = self.tip(action)
         gap = np.maximum(np.maximum(self._low - tip, tip - self._high), 0.0)
         return float(np.sqrt(gap @ gap))

@@ -1,6 +1,6 @@
 """Policies over a websocket: ``dreamzero serve``, and a client that is a ``Policy``.
 
-In Python, with this package on the robot's machine::
+In Python, with this package on the robot's machine:
 
     from dreamzero import embodiments
     from dreamzero.serve import RemotePolicy
@@ -11,7 +11,7 @@ In Python, with this package on the robot's machine::
     chunk = policy.act()  # chunk.actions: float32 [24, 8], absolute, at 15 Hz
 
 A DROID client needs none of it: openpi's or RoboArena's will do, or these lines (``msgpack_numpy`` is
-openpi-client's)::
+openpi-client's):
 
     import websockets.sync.client as ws
     from openpi_client import msgpack_numpy as mp

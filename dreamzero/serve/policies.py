@@ -1,10 +1,12 @@
 """A policy by name: what ``--policy`` of ``evaluate``, ``robot`` and ``serve`` may be.
 
+```text
 tiny_so101, runs/mine            a shipped model, a model folder
 hold                             the pose in which the arm was first seen
 replay:FILE.npy                  recorded actions [n, a] in SI units
 ws://HOST:PORT, wss://HOST       a policy server (`RemotePolicy`); options
                                  ?token-file=FILE&ca=FILE&timeout=SECONDS
+```
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """What counts as done, and how much of it is done.
 
-reach   the tip came within 8 mm of the block before the arm touched another one; stays true.
-push    now: the block has moved at least 4 cm along the direction, and less across than along.
-zone    now: the block's centre is within 2.5 cm of the zone's, and it lies on the table.
-lift    now: the block is at least 4 cm higher than at the start.
-place   now: as zone, the block was lifted on the way, and the gripper has let go of it.
-shove   now: the block has moved at least 4 cm, and lies on the table.
-chain   now: as zone; and since the block first lay there, the tip came within 8 mm of the other one.
-play    always.
+- ``reach``: the tip came within 8 mm of the block before the arm touched another one; stays true.
+- ``push``, now: the block has moved at least 4 cm along the direction, and less across than along.
+- ``zone``, now: the block's centre is within 2.5 cm of the zone's, and it lies on the table.
+- ``lift``, now: the block is at least 4 cm higher than at the start.
+- ``place``, now: as zone, the block was lifted on the way, and the gripper has let go of it.
+- ``shove``, now: the block has moved at least 4 cm, and lies on the table.
+- ``chain``, now: as zone; and since the block first lay there, the tip came within 8 mm of the other one.
+- ``play``: always.
 """
 
 from __future__ import annotations

@@ -58,10 +58,13 @@ class Look:
 
 @dataclass(frozen=True)
 class LookRange:
-    """Ranges a look is drawn from. Angles of the camera are drawn with either sign.
+    """Ranges a look is drawn from: (lowest, highest) of the fields of ``Look``.
 
-    Attributes: ranges of the fields of ``Look``; ``hue``, ``saturation``, ``value`` of the table;
-        ``clutter`` lowest and highest number of decorations, ``shapes`` they may have.
+    Attributes:
+        hue, saturation, value: of the table.
+        camera_azimuth_rad, camera_elevation_rad, camera_shift_m: drawn with either sign.
+        clutter: lowest and highest number of decorations.
+        shapes: that decorations may have.
     """
 
     hue: Range

@@ -173,7 +173,7 @@ class Tabletop(gymnasium.Env):
         return self._sent.astype(np.float32)
 
     def observe(self) -> dict[str, np.ndarray]:
-        """The observation of now: every view of ``views`` and the state."""
+        """The observation of now: every view, uint8 ``[h, w, 3]``, and the state, ``[s]``."""
         return self.render_views() | {"state": self.state()}
 
     def render_views(self, views: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -196,11 +196,11 @@ class Tabletop(gymnasium.Env):
         return float((self.data.qpos[self._finger_qpos].mean() - self.arm.closed) / span)
 
     def tip(self) -> np.ndarray:
-        """Position (3) of the tip, m, world frame."""
+        """Position ``[3]`` of the tip, m, world frame."""
         return self.data.site("tip").xpos.copy()
 
     def block(self, colour: str) -> tuple[np.ndarray, float]:
-        """Centre (3), m, and yaw (rad) of a block of the scene."""
+        """Centre ``[3]``, m, and yaw (rad) of a block of the scene."""
         return self._judged.block(colour)
 
     def progress(self) -> float:

@@ -32,7 +32,7 @@ LOOK_AT_M = (-0.028, 0.0, 0.025)
 def camera_pose(
     name: str, azimuth_rad: float = 0.0, elevation_rad: float = 0.0, shift_m: tuple = (0.0, 0.0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3) and rotation matrix (3, 3; columns right, up, back) of an exterior camera."""
+    """Position ``[3]``, m, and rotation ``[3, 3]`` (right, up, back) of an exterior camera."""
     azimuth, elevation, distance, _ = CAMERAS[name]
     az, el = math.radians(azimuth) + azimuth_rad, math.radians(elevation) + elevation_rad
     back = np.array([math.cos(el) * math.cos(az), math.cos(el) * math.sin(az), math.sin(el)])

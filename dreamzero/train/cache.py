@@ -47,6 +47,7 @@ class FeatureCache:
         self._digests = _Digests(self.folder / "digests.json")
 
     def path(self, key: str) -> Path:
+        """File of the episode with this key."""
         return self.folder / "windows" / f"{key}.safetensors"
 
     def keys(self, windows: WindowDataset, encoder: FeatureEncoder) -> dict[Shard, str]:

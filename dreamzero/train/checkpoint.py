@@ -1,8 +1,10 @@
 """What a run is resumed from: folders that are whole or not there, whoever wrote or reads them.
 
+```text
 OUT/checkpoints/step-00000500/state.json              step, settings, whatever is no tensor
                               shard-00000.safetensors the pieces of each process
 OUT/checkpoints/latest                                name of the last good one
+```
 
 Every process writes its own pieces, named by the whole tensor and the row at which they begin, so that
 any number of processes puts together what it needs. The folder has another name until all of it is on

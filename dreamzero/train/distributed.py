@@ -185,7 +185,7 @@ def cut(rows: int, count: int, rank: int, accumulate: int) -> list[list[int]]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor as it is without sharding; all processes have to ask for it."""
+    """A tensor in its whole shape, without sharding; all processes have to ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -90,7 +90,7 @@ class FeatureEncoder:
 
 
 def pad(x: Tensor, width: int) -> Tensor:
-    """Zeros behind the last dimension until it is ``width`` wide."""
+    """Zeros behind the last dimension of ``x [..., n]`` until it is ``width`` wide."""
     return functional.pad(x, (0, width - x.shape[-1]))
 
 

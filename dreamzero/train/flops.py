@@ -42,6 +42,7 @@ class Arithmetic:
 
     @property
     def forward(self) -> float:
+        """FLOPs of a forward pass."""
         return self.products + self.attention
 
     @property

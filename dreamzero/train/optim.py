@@ -113,7 +113,8 @@ def restore_optimizers(
     """Give the optimisers the memory that ``optimizer_tensors`` named.
 
     Args:
-        keys: the names that there are; read: (name, parameter) -> tensor, sharded as that is.
+        keys: the names that there are; read: (name, parameter) -> tensor of its shape, sharded as
+            that is.
     """
     memory: dict[str, list[str]] = {}
     for key in keys:

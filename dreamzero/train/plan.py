@@ -56,10 +56,12 @@ class Plan:
 
     @property
     def total_gb(self) -> float:
+        """Memory on a GPU, GB."""
         return sum(self.memory_gb.values())
 
     @property
     def fits(self) -> bool:
+        """Whether that is no more than a GPU has."""
         return self.total_gb <= self.capacity_gb
 
     @property
@@ -70,6 +72,7 @@ class Plan:
 
     @property
     def days(self) -> float:
+        """Duration of all steps, days."""
         return self.steps * self.step_s / 86400
 
     def to_dict(self) -> dict[str, Any]:

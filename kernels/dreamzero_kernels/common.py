@@ -67,6 +67,7 @@ def same_strides(op: str, names: str, *tensors: Tensor) -> None:
 
 
 def require(condition: bool, message: str) -> None:
+    """ValueError with ``message`` unless ``condition``."""
     if not condition:
         raise ValueError(message)
 
@@ -80,6 +81,7 @@ def preferred() -> dict[str, dict[str, str]]:
 
 @lru_cache
 def has_triton() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
@@ -94,7 +96,7 @@ def interpreted() -> bool:
 
 
 def choose(op: str, x: Tensor, backend: Backend, library: bool = False) -> str:
-    """The backend that runs: "triton", "reference" or "library".
+    """The backend that runs for ``x`` of any shape: "triton", "reference" or "library".
 
     Raises:
         ValueError: the backend asked for is unknown here or cannot run on this device.
@@ -151,7 +153,9 @@ def recording(compute_capability: int) -> Iterator[list[Launch]]:
 
 
 def capability(x: Tensor) -> int:
-    """Compute capability of the tensor's GPU as 80, 90, 100; the recorded one while recording."""
+    """Compute capability of the GPU of ``x``, of any shape, as 80, 90, 100; the recorded one while
+    recording.
+    """
     if x.device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(x.device)
         return 10 * major + minor

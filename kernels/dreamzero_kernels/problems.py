@@ -125,12 +125,14 @@ class Maker:
             self.generator = torch.Generator(self.device).manual_seed(seed)
 
     def normal(self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
+        """Normal numbers of this shape, times ``scale``."""
         if self.device.type == "meta":
             return torch.empty(shape, dtype=dtype or self.dtype, device="meta")
         x = torch.randn(shape, generator=self.generator, device=self.device)
         return (x * scale).to(dtype or self.dtype)
 
     def index(self, value: int) -> Tensor:
+        """One number as int32 ``[1]`` on the device."""
         return torch.full((1,), value, dtype=torch.int32, device=self.device)
 
     def rope(self, length: int, head_dim: int) -> Tensor:
@@ -307,7 +309,7 @@ def problems(
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Relative RMS error; infinite where one is NaN and the other is not."""
+    """Relative RMS error, any shape; infinite where one is NaN and the other is not."""
     found, wanted = found.double(), wanted.double()
     if not torch.equal(found.isnan(), wanted.isnan()):
         return float("inf")
@@ -321,7 +323,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3, FP8
 
 
 def tolerance(name: str, result: Tensor) -> float:
-    """Relative RMS error allowed for one result of the problem ``name``."""
+    """Relative RMS error allowed for one result (of any shape) of the problem ``name``."""
     if name.startswith("fp8_linear") and result.dtype == torch.bfloat16:
         return 2e-2  # Hopper's tensor cores keep about 14 bits of a sum of fp8 products
     if "attention" in name and result.dtype == torch.float32:

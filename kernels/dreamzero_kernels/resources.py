@@ -165,6 +165,7 @@ def write_table() -> None:
 
 
 def main() -> int:
+    """Compare with the committed table, or rewrite it; exit status 1 where they differ."""
     parser = argparse.ArgumentParser(prog="python -m dreamzero_kernels.resources")
     parser.add_argument("--write", action="store_true", help="rewrite resources.json")
     if parser.parse_args().write:

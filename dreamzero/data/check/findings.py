@@ -39,6 +39,7 @@ class Finding:
         return ", ".join(parts) or "dataset"
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
         return {
             "level": self.level,
             "name": self.name,

@@ -1,8 +1,10 @@
 """Folders of adapters: peft's form with our names, and the fingerprint of the one base they fit.
 
+```text
 DIR/adapter_config.json, adapter_model.safetensors   as peft reads them
 DIR/adapter.json        rank, alpha, and the base: its name, fingerprint, and what does not count in it
 DIR/embodiment.json     card and statistics of the robots it was trained on, where they are its own
+```
 
 The pairs lie beside q k v o and both ffn matrices of every block; the action and state coders come
 whole. ``import`` makes such folders of the release's LoRA saves, ``dreamzero train`` writes its own.

@@ -1,10 +1,12 @@
 """``import``: any of the known layouts into one folder of ours, tensor by tensor.
 
+```text
 DIR/transformer vae text_encoder image_encoder   config.json and safetensors of the libraries
 DIR/extra            tensors of the release that no module of the libraries has (export needs them)
 DIR/tokenizer        as it was
 DIR/embodiment.json  card and statistics of every robot
 DIR/release.json     where it came from; with DIR/release it is what ``export`` needs beside the weights
+```
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The layouts in which people keep these weights, and what each of their tensors is here.
 
-release    model*.safetensors with names ``action_head.*``, config.json, experiment_cfg/; where a LoRA
-           training saved everything, its changes count as merged
-wan        diffusion_pytorch_model*.safetensors beside ``.pth`` files of T5, CLIP and VAE
-diffusers  model_index.json, transformer/ vae/ text_encoder/ image_encoder/ tokenizer/
-lora       model.safetensors with ``lora_A`` and ``lora_B``, under ``base_model.model.``
-ours       what ``import`` writes (diffusers' folders and embodiment.json)
-adapter    what ``import --base`` writes (adapter.json, adapter_model.safetensors)
+- ``release``: model*.safetensors with names ``action_head.*``, config.json, experiment_cfg/; where a LoRA
+  training saved everything, its changes count as merged
+- ``wan``: diffusion_pytorch_model*.safetensors beside ``.pth`` files of T5, CLIP and VAE
+- ``diffusers``: model_index.json, transformer/ vae/ text_encoder/ image_encoder/ tokenizer/
+- ``lora``: model.safetensors with ``lora_A`` and ``lora_B``, under ``base_model.model.``
+- ``ours``: what ``import`` writes (diffusers' folders and embodiment.json)
+- ``adapter``: what ``import --base`` writes (adapter.json, adapter_model.safetensors)
 """
 
 from __future__ import annotations

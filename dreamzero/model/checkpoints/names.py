@@ -191,7 +191,7 @@ def unused(name: str) -> bool:
 
 
 def join(parts: Sequence[Piece], tensors: Sequence[Tensor]) -> Tensor:
-    """The release's tensor from ours, bit for bit; ``parts`` in the order of ``pieces``."""
+    """The release's tensor in its whole shape from ours; ``parts`` as ``pieces`` orders them."""
     whole = tensors[0] if len(parts) == 1 else torch.cat(tuple(tensors))
     return whole[(None,) * parts[0].unit_axes] if parts[0].unit_axes else whole
 

@@ -31,6 +31,7 @@ class Item:
 
     @property
     def nbytes(self) -> int:
+        """Size as it will be written, bytes."""
         return Entry("", self.dtype, self.shape, self.entry.file).nbytes
 
 

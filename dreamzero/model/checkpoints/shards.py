@@ -59,10 +59,12 @@ class Entry:
 
     @property
     def count(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Size, bytes."""
         return self.count * DTYPES[self.dtype].itemsize
 
 

@@ -69,17 +69,21 @@ class Summary:
 
     @property
     def tensors(self) -> int:
+        """Number of tensors."""
         return sum(row.tensors for row in self.components)
 
     @property
     def parameters(self) -> int:
+        """Number of parameters."""
         return sum(row.parameters for row in self.components)
 
     @property
     def bytes(self) -> int:
+        """Size of the weights, bytes."""
         return sum(row.bytes for row in self.components)
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready, with the totals."""
         totals = {"tensors": self.tensors, "parameters": self.parameters, "bytes": self.bytes}
         return {**asdict(self), **totals}
 

@@ -36,13 +36,16 @@ class Codec(Protocol):
     """
 
     @property
-    def latent_channels(self) -> int: ...
+    def latent_channels(self) -> int:
+        """c of the latents."""
 
     @property
-    def spatial_factor(self) -> int: ...
+    def spatial_factor(self) -> int:
+        """Pixels a latent covers, along each side."""
 
     @property
-    def temporal_factor(self) -> int: ...
+    def temporal_factor(self) -> int:
+        """Frames a latent frame covers, after the first."""
 
     def encode(self, video: Tensor) -> Tensor:
         """``[b, 3, t, h, w]`` in [-1, 1] -> ``[b, c, f, h/8, w/8]``, zero mean and unit std.
@@ -59,16 +62,20 @@ class Codec(Protocol):
     def encode_next(
         self, frames: Tensor, cache: CodecCache | None = None
     ) -> tuple[Tensor, CodecCache]:
-        """Encode what follows: at the start 1 + 4 n frames, then 4 n; equal to ``encode``."""
+        """Encode what follows: at the start 1 + 4 n frames, then 4 n; equal to ``encode``.
+
+        ``[b, 3, t, h, w]`` and the cache of the call before, None at the start -> latents, cache.
+        """
         ...
 
     def decode_next(
         self, latents: Tensor, cache: CodecCache | None = None
     ) -> tuple[Tensor, CodecCache]:
-        """Decode what follows; equal to ``decode`` of everything."""
+        """Decode what follows, ``[b, c, f, h/8, w/8]``; equal to ``decode`` of everything."""
         ...
 
-    def save_pretrained(self, save_directory: str | Path) -> None: ...
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write configuration and weights into a folder, as diffusers' models do."""
 
 
 def check_video(video: Tensor, started: bool, spatial: int, temporal: int) -> None:

@@ -110,7 +110,9 @@ class TinyCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return z.unflatten(0, (batch, frames // GROUP)).transpose(1, 2)
 
     def synthesise(self, raw: Tensor, before: Tensor | None = None) -> Tensor:
-        """With gradients: raw latents, and the one before them or None -> video, not clamped."""
+        """With gradients: raw latents ``[b, c, f, h, w]``, and the one before them or None -> video
+        ``[b, 3, t, h, w]``, not clamped.
+        """
         started = before is not None
         previous = torch.cat([raw[:, :, :1] if before is None else before, raw[:, :, :-1]], 2)
         pair = torch.cat([raw, previous], 1).transpose(1, 2)
@@ -120,7 +122,7 @@ class TinyCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return video.transpose(1, 2)[:, :, 0 if started else GROUP - 1 :]
 
     def forward(self, video: Tensor, noise: float = 0.0) -> Tensor:
-        """Reconstruct with gradients; ``noise``: std of Gaussian noise on the latents."""
+        """Reconstruct ``[b, 3, t, h, w]`` with gradients; ``noise``: its std on the latents."""
         raw = self.analyse(video)
         return self.synthesise(raw + noise * torch.randn_like(raw))
 

@@ -52,6 +52,7 @@ class Result:
 
     @property
     def runs_folder(self) -> Path:
+        """Where the runs lie."""
         return self.folder / "runs"
 
     def executed(self, name: str) -> Path:

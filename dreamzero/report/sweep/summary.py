@@ -36,6 +36,7 @@ class Setting:
 
     @property
     def label(self) -> str:
+        """The values as one text."""
         return ", ".join(f"{k} = {v}" for k, v in self.values.items()) or "all runs"
 
     def found(self, name: str) -> list[tuple[Any, Metric]]:

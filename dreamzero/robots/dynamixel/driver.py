@@ -19,7 +19,7 @@ _REMEDY = "`dreamzero robot calibrate --configure` sets it"
 
 
 class DynamixelArm(ServoArm):
-    """The arm behind a byte stream; see :class:`ServoArm`.
+    """The arm behind a byte stream; see ``ServoArm``.
 
     In the modes of several turns a servo forgets its turns when it is switched off and begins anew
     within one; the driver counts from the turn that puts the joint nearest to the middle of its

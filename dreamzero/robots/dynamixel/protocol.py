@@ -37,6 +37,8 @@ _STUFFED, _PLAIN = b"\xff\xff\xfd\xfd", b"\xff\xff\xfd"
 
 
 class Instruction(IntEnum):
+    """Instruction byte of a packet; STATUS marks an answer."""
+
     PING = 0x01
     READ = 0x02
     WRITE = 0x03
@@ -96,15 +98,17 @@ def ping(servo: int) -> bytes:
 
 
 def read(servo: int, address: int, count: int) -> bytes:
+    """Ask for ``count`` bytes of the control table from ``address`` on."""
     return encode(Packet(servo, Instruction.READ, _words(address, count)))
 
 
 def write(servo: int, address: int, data: bytes) -> bytes:
+    """Put ``data`` into the control table at ``address``."""
     return encode(Packet(servo, Instruction.WRITE, _words(address) + data))
 
 
 def reg_write(servo: int, address: int, data: bytes) -> bytes:
-    """A write that waits for :func:`action`."""
+    """A write that waits for ``action``."""
     return encode(Packet(servo, Instruction.REG_WRITE, _words(address) + data))
 
 
@@ -114,6 +118,7 @@ def action(servo: int = BROADCAST) -> bytes:
 
 
 def reboot(servo: int) -> bytes:
+    """Restart a servo."""
     return encode(Packet(servo, Instruction.REBOOT))
 
 

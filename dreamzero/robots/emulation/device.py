@@ -78,7 +78,7 @@ class Emulated:
 
     Attributes:
         card: its embodiment card.
-        device: "module:function" that makes its :class:`Device`.
+        device: "module:function" that makes its ``Device``.
         at: where it listens unless told otherwise.
         what: one line for ``--help``.
         body: card whose simulated body it moves; empty: its own card's; None: there is none.

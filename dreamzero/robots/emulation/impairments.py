@@ -2,7 +2,7 @@
 
 The parameters are those of Linux's netem (tc-netem(8)), which needs rights and a kernel module that not every
 machine has. A proxy on this machine does the same to the datagrams of UDP and to the bytes of TCP, and
-:func:`impaired` to those of a pseudo-terminal.
+``impaired`` to those of a pseudo-terminal.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Emulator:
     """An emulator in a child process, as a context manager.
 
     Args:
-        robot, config: see :class:`EmulatorConfig`; ``config`` as keywords.
+        robot, config: see ``EmulatorConfig``; ``config`` as keywords.
 
     Attributes:
         uri: address for ``robots.open``, camera included.

@@ -22,7 +22,7 @@ _MOST_BYTES = 1 << 16
 
 
 class Proxy:
-    """Forwards between clients and a target; :class:`UdpProxy` and :class:`TcpProxy` say how.
+    """Forwards between clients and a target; ``UdpProxy`` and ``TcpProxy`` say how.
 
     Args:
         listen, target: (host, port); port 0 of ``listen`` is any that is free.

@@ -133,7 +133,7 @@ class World:
         self.plant.close()
 
     def ask(self, job: Callable[[], None], timeout_s: float = 5.0) -> None:
-        """Have ``job`` done by the thread of :meth:`run`."""
+        """Have ``job`` done by the thread of ``run``."""
         done, errors = threading.Event(), list[str]()
         self._jobs.append((job, done, errors))
         if not done.wait(timeout_s):

@@ -30,6 +30,8 @@ ERRORS = {0: "voltage", 1: "angle sensor", 2: "overheating", 3: "overcurrent", 5
 
 
 class Instruction(IntEnum):
+    """Instruction byte of a packet; an answer has an error byte in its place."""
+
     PING = 0x01
     READ = 0x02
     WRITE = 0x03
@@ -56,14 +58,17 @@ def encode(packet: Packet) -> bytes:
 
 
 def ping(servo: int) -> bytes:
+    """Ask whether a servo is there; it answers without parameters."""
     return encode(Packet(servo, Instruction.PING))
 
 
 def read(servo: int, address: int, count: int) -> bytes:
+    """Ask for ``count`` bytes of the memory table from ``address`` on."""
     return encode(Packet(servo, Instruction.READ, bytes((address, count))))
 
 
 def write(servo: int, address: int, data: bytes) -> bytes:
+    """Put ``data`` into the memory table at ``address``."""
     return encode(Packet(servo, Instruction.WRITE, bytes((address,)) + data))
 
 

@@ -24,7 +24,7 @@ class Sts3215Arm(Build):
 
 
 class So101(ServoArm):
-    """The arm behind a byte stream; see :class:`ServoArm`."""
+    """The arm behind a byte stream; see ``ServoArm``."""
 
     bus_type = Bus
     builds: ClassVar[Mapping[str, Build]] = {

@@ -1,9 +1,11 @@
 """Calibration by hand: a person moves the arm, the servos say where it is. Torque is never switched on.
 
+```python
 recorder = Recorder(arm)          # a ServoArm, connected with move=False
 recorder.mark_middle()            # the arm stands in the pose of ``arm.build.zero_pose``
 recorder.record(20.0)             # every joint goes through its whole range meanwhile
 recorder.calibration().save("arm.json")
+```
 """
 
 from __future__ import annotations

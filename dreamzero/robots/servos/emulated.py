@@ -1,6 +1,6 @@
 """The servos' side of a bus, without I/O: requests in, answers out, registers between.
 
-A protocol says how a request is answered (:meth:`ServoBus.answer`) and how its servos count turns;
+A protocol says how a request is answered (``ServoBus.answer``) and how its servos count turns;
 what an arm of servos is to the emulator's world is here.
 """
 

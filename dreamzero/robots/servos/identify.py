@@ -64,6 +64,7 @@ class Survey:
     tried: list[tuple[str, int]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
         heard = [
             {"protocol": protocol, "baud": baud, "bytes": data.hex(" ")}
             for (protocol, baud), data in self.garbage.items()
@@ -102,7 +103,7 @@ def survey(
 
     Args:
         uri: ``serial:///dev/ttyACM0``, with ``baud=`` to try only that one; or ``tcp://host:port``.
-        protocols: names in :func:`buses`; all of them if empty.
+        protocols: names in ``buses``; all of them if empty.
         ids: servo ids to try.
         everything: go on through all protocols and baud rates after something was found.
 

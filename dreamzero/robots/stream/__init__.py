@@ -2,7 +2,7 @@
 
     driver ── udp ── companion ── vendor's SDK ── arm
 
-At the companion's end: :class:`Companion`, a :class:`Backend` around the SDK, :class:`UdpServer`. At the
+At the companion's end: ``Companion``, a ``Backend`` around the SDK, ``UdpServer``. At the
 driver's end ``robots.open("udp://10.0.0.5:47800?key=arm.key", card)``. README.md in this folder is for
 whoever writes either end in another language.
 """

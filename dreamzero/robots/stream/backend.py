@@ -31,10 +31,12 @@ class Backend(Protocol):
     """
 
     def read(self) -> np.ndarray:
-        """Where it is."""
+        """Where it is: float ``[a]`` in SI units."""
 
     def command(self, q: np.ndarray) -> None:
-        """Go there: inside the limits, and no further from the last than the velocities allow."""
+        """Go there, float ``[a]`` in SI units: inside the limits, and no further from the last than
+        the velocities allow.
+        """
 
     def hold(self) -> None:
         """Stay here until the next ``command``."""

@@ -48,6 +48,7 @@ class Report:
     unsafe: int
 
     def to_dict(self) -> dict[str, float]:
+        """JSON-ready."""
         return asdict(self)
 
 

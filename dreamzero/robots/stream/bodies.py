@@ -44,6 +44,8 @@ class Reason(IntEnum):
 
 
 class Role(IntEnum):
+    """What a HELLO asks for: to watch, or to move the arm."""
+
     OBSERVE = 0
     COMMAND = 1
 
@@ -107,7 +109,7 @@ class Hello:
 
     Attributes:
         nonce: 16 random bytes, new for every connection.
-        role: :class:`Role`.
+        role: ``Role``.
         count: joints and gripper.
         robot: the card's robot.
     """
@@ -185,7 +187,7 @@ class State:
     Attributes:
         values: joints in rad, gripper 0..1, in the card's order; [a].
         sampled_ns: when they were read, the companion's clock.
-        flags: :class:`Flag`. fault: :class:`Fault`. joint: which one, from 1; 0 where none.
+        flags: ``Flag``. fault: ``Fault``. joint: which one, from 1; 0 where none.
         taken: sequence of the newest COMMAND or HOLD that was taken over, 0 if none.
         age_ns: how old that command was at most when it came.
         width: bytes of a number, 4 or 8.

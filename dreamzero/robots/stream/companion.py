@@ -1,6 +1,6 @@
 """The arm's end of the stream, without sockets: what it takes over, what it refuses, when it holds.
 
-Plug a vendor's SDK in with three methods (:class:`Backend`) and let :class:`~.server.UdpServer` carry it:
+Plug a vendor's SDK in with three methods (``Backend``) and let ``UdpServer`` carry it:
 
     companion = Companion(MyArm(), embodiments.get("droid"), load_key("arm.key"))
     with UdpServer(companion, "udp://10.0.0.5:47800") as server:
@@ -37,7 +37,7 @@ class Companion:
         backend: the arm.
         card: any card of that robot: its limits hold here.
         secret: from ``load_key``; empty on loopback only.
-        rules: see :class:`Rules`.
+        rules: see ``Rules``.
         tell: is given one line for each thing somebody should know, the same at most every 10 s.
         random: source of nonces and session numbers (tests).
     """

@@ -61,7 +61,7 @@ class Door:
         robot, count: what is behind it.
         secret: see ``load_key``.
         rules: announced in WELCOME.
-        tell: see :class:`~.companion.Companion`.
+        tell: see ``Companion``.
         random: source of nonces and session numbers.
 
     Attributes:

@@ -35,7 +35,7 @@ class Motion:
         self.holding, self.limited = True, False
 
     def aim(self, target: np.ndarray, duration_s: float, now_s: float) -> None:
-        """Take over a command, finite float ``[a]``. Needs an earlier :meth:`hold`."""
+        """Take over a command, finite float ``[a]``. Needs an earlier ``hold``."""
         self._from, self._target = self._guard.last, np.asarray(target, dtype=np.float64)
         self._since_s, self._duration_s = now_s, duration_s
         self.holding = False

@@ -2,21 +2,21 @@
 
 One datagram is one frame. All numbers are little-endian; times are ns of the sender's monotonic clock.
 
-    at  size  field
-     0     4  magic ``DZJS``
-     4     1  version, 1
-     5     1  kind, see :class:`Kind`
-     6     2  length of the body in bytes
-     8     8  session: chosen by the companion, 0 in a HELLO
-    16     8  sequence: from 1, one more with every frame of a session and direction
-    24     8  sent: when this frame left
-    32     8  echo sequence: newest sequence received from the peer, 0 if none
-    40     8  echo count: frames received from the peer in this session
-    48     8  echo sent: ``sent`` of the frame that is echoed, the peer's clock
-    56     8  echo received: when it came, this clock
-    64     n  body
-  64+n     4  CRC-32 (IEEE 802.3, as zlib's) of everything before it
-  68+n    16  tag: HMAC-SHA256 of everything before it, its first 16 bytes (RFC 2104, RFC 4868)
+      at  size  field
+       0     4  magic ``DZJS``
+       4     1  version, 1
+       5     1  kind, see ``Kind``
+       6     2  length of the body in bytes
+       8     8  session: chosen by the companion, 0 in a HELLO
+      16     8  sequence: from 1, one more with every frame of a session and direction
+      24     8  sent: when this frame left
+      32     8  echo sequence: newest sequence received from the peer, 0 if none
+      40     8  echo count: frames received from the peer in this session
+      48     8  echo sent: ``sent`` of the frame that is echoed, the peer's clock
+      56     8  echo received: when it came, this clock
+      64     n  body
+    64+n     4  CRC-32 (IEEE 802.3, as zlib's) of everything before it
+    68+n    16  tag: HMAC-SHA256 of everything before it, its first 16 bytes (RFC 2104, RFC 4868)
 
 Every frame carries an echo, so each is a whole NTP exchange (RFC 5905, 8) and a loss count, and no frames
 are spent on either. In every version magic, version and kind stand first and CRC and tag last, so that
@@ -48,6 +48,8 @@ MAX_FRAME = OVERHEAD + MAX_BODY
 
 
 class Kind(IntEnum):
+    """Kind of a frame, and who sends it."""
+
     HELLO = 1  # driver: asks for a session
     WELCOME = 2  # companion: the session and its rules
     REFUSE = 3  # companion: no session, and why
@@ -109,7 +111,7 @@ def pack(frame: Frame, key: bytes) -> bytes:
 
 
 def parse(data: bytes) -> Frame:
-    """Take a datagram apart. It is not authentic before :func:`authentic` says so.
+    """Take a datagram apart. It is not authentic before ``authentic`` says so.
 
     Raises:
         FrameError: nothing else, whatever the bytes are.

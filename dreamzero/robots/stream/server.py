@@ -22,7 +22,7 @@ class UdpServer:
     """Serves a companion until ``close``. Also the ``Wire`` of an emulated arm.
 
     Args:
-        companion: see :class:`Companion`.
+        companion: see ``Companion``.
         at: ``udp://10.0.0.5:47800``; port 0 takes a free one. A companion without a key is served on
             loopback only, unless ``?insecure=1``.
         emulated: say so in ``address``: nothing heavy moves.

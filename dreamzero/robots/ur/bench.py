@@ -18,7 +18,7 @@ _SWING_HZ = 0.5
 
 @dataclass(frozen=True)
 class StreamTimes:
-    """What :func:`stream` measured.
+    """What ``stream`` measured.
 
     Attributes:
         rate_hz: targets a second, the controller's own rate.

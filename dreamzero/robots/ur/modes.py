@@ -10,6 +10,8 @@ from enum import IntEnum
 
 
 class RobotMode(IntEnum):
+    """Mode of the arm, as RTDE's ``robot_mode`` counts it."""
+
     NO_CONTROLLER = -1
     DISCONNECTED = 0
     CONFIRM_SAFETY = 1
@@ -23,6 +25,8 @@ class RobotMode(IntEnum):
 
 
 class SafetyMode(IntEnum):
+    """Mode of the safety system, as RTDE's ``safety_mode`` counts it."""
+
     NORMAL = 1
     REDUCED = 2
     PROTECTIVE_STOP = 3

@@ -132,7 +132,7 @@ class Program:
 
     @classmethod
     def parse(cls, text: str) -> Program:
-        """The numbers of a program as :meth:`text` writes it.
+        """The numbers of a program as ``text`` writes it.
 
         Raises:
             Refused: it is any other program, or names numbers that the controller does not take.

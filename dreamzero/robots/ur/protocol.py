@@ -101,10 +101,12 @@ def encode(kind: int, payload: bytes = b"") -> bytes:
 
 
 def request_version(version: int = VERSION) -> bytes:
+    """Ask to speak this version of the protocol; ``read_answer`` takes the answer."""
     return encode(Kind.REQUEST_PROTOCOL_VERSION, struct.pack(">H", version))
 
 
 def get_controller_version() -> bytes:
+    """Ask for the controller's software version."""
     return encode(Kind.GET_URCONTROL_VERSION)
 
 
@@ -114,14 +116,17 @@ def setup_outputs(frequency_hz: float, names: Sequence[str]) -> bytes:
 
 
 def setup_inputs(names: Sequence[str]) -> bytes:
+    """Ask for an input recipe of these variables."""
     return encode(Kind.SETUP_INPUTS, _names(names))
 
 
 def start() -> bytes:
+    """Ask for output packages to begin."""
     return encode(Kind.START)
 
 
 def pause() -> bytes:
+    """Ask for output packages to cease."""
     return encode(Kind.PAUSE)
 
 
@@ -133,6 +138,7 @@ def text(message: str, source: str = "", level: Level = Level.INFO) -> bytes:
 
 
 def read_version_request(payload: bytes) -> int:
+    """The version that a client asks for. NotRtde: the payload has another length."""
     return int(_unpack(">H", payload, "protocol version")[0])
 
 
@@ -142,10 +148,12 @@ def answer(kind: Kind, accepted: bool) -> bytes:
 
 
 def read_answer(payload: bytes) -> bool:
+    """Whether it was accepted. NotRtde: the payload has another length."""
     return bool(_unpack(">B", payload, "accepted")[0])
 
 
 def controller_version(version: tuple[int, int, int, int]) -> bytes:
+    """Answer of the controller: (major, minor, bugfix, build)."""
     return encode(Kind.GET_URCONTROL_VERSION, _CONTROLLER.pack(*version))
 
 

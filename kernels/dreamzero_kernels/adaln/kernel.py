@@ -31,6 +31,7 @@ def adaln_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A program a tile of ROWS rows; LIMIT above 0 also quantises, one scale a row."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tl.arange(0, BLOCK)
     live = row < rows
@@ -55,7 +56,10 @@ def adaln(
     quantized: bool,
     quantized_dtype: torch.dtype = FP8,
 ) -> tuple[Tensor, ...]:
-    """``quantized_dtype`` other than fp8 lets the interpreter, which has no fp8, run the same code."""
+    """As ``reference.adaln``, which has the shapes.
+
+    ``quantized_dtype`` other than fp8 lets the interpreter, which has no fp8, run the same code.
+    """
     batch, length, width = x.shape
     out = torch.empty(x.shape, dtype=quantized_dtype if quantized else x.dtype, device=x.device)
     out_scale = torch.empty(

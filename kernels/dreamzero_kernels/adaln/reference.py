@@ -14,23 +14,24 @@ def spread(x: Tensor, groups: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
-    """LayerNorm without parameters, float32."""
+    """LayerNorm of ``[..., d]`` without parameters, float32."""
     return F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
 
 
 def quantize(y: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 rows -> (float8_e4m3fn, scale a row), with ``y = value * scale``."""
+    """Rows ``[..., d]`` -> (float8_e4m3fn, float32 scales ``[...]``), ``y = value * scale``."""
     scale = (y.abs().amax(-1) / FP8_MAX).clamp_min(1e-12)
     return (y / scale.unsqueeze(-1)).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
 
 
 def modulated(x: Tensor, scale: Tensor, shift: Tensor, groups: Tensor, eps: float) -> Tensor:
-    """``LayerNorm(x) * (1 + scale) + shift`` in float32."""
+    """``LayerNorm(x) * (1 + scale) + shift`` of ``x [b, l, d]``, tables ``[b, g, d]``; float32."""
     return normalise(x, eps) * (1 + spread(scale, groups)) + spread(shift, groups)
 
 
 def adaln(
     x: Tensor, scale: Tensor, shift: Tensor, groups: Tensor, eps: float, quantized: bool
 ) -> tuple[Tensor, ...]:
+    """``[b, l, d]`` in the dtype of ``x``; quantised also its row scales ``[b, l]``."""
     y = modulated(x, scale, shift, groups, eps)
     return quantize(y) if quantized else (y.to(x.dtype),)

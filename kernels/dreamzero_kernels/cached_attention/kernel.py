@@ -35,6 +35,7 @@ def cached_attention_kernel(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """A program a tile of queries, head and branch: all cached tokens, then the new ones."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     head = tl.program_id(1) % heads
     batch = (tl.program_id(1) // heads).to(tl.int64)
@@ -56,6 +57,7 @@ def cached_attention_kernel(
 
 
 def cached_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, cached: Tensor | int) -> Tensor:
+    """As ``reference.cached_attention``, which has the shapes."""
     batch, queries, heads, head_dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     on_device = isinstance(cached, Tensor)

@@ -18,6 +18,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tenso
 
 
 def cached_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, cached: Tensor | int) -> Tensor:
+    """``q [b, l, heads, head_dim]`` over the first ``cached + l`` tokens of caches
+    ``[b, capacity, heads, head_dim]``; in the shape and dtype of ``q``.
+    """
     # A mask over the whole buffer, not a slice: nothing here waits for the device.
     seen = torch.arange(k_cache.shape[1], device=q.device) < cached + q.shape[1]
     return attend(q, k_cache, v_cache, seen).to(q.dtype)

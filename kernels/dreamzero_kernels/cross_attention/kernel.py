@@ -37,6 +37,7 @@ def cross_attention_kernel(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """A program a tile of queries, head and branch: text, then image where there is one."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     head = tl.program_id(1) % heads
     batch = (tl.program_id(1) // heads).to(tl.int64)
@@ -62,6 +63,7 @@ def cross_attention_kernel(
 def cross_attention(
     q: Tensor, text: tuple[Tensor, Tensor], image: tuple[Tensor, Tensor] | None
 ) -> Tensor:
+    """As ``reference.cross_attention``, which has the shapes."""
     batch, queries, heads, head_dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     sums = 1 if image is None else 2

@@ -12,6 +12,9 @@ def cross_attention(
     text: tuple[Tensor, Tensor],
     image: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
+    """``q [b, l, heads, head_dim]`` over text, plus over image tokens ``[b, n, heads, head_dim]``;
+    in the shape and dtype of ``q``.
+    """
     out = attend(q, *text)
     if image is not None:
         out = out + attend(q, *image)

@@ -40,6 +40,7 @@ def fp8_linear_kernel(
     BLOCK_K: tl.constexpr,
     BAND: tl.constexpr,
 ):
+    """A program a tile of the output; scales, bias, GELU, gate and residual in its epilogue."""
     # Programs walk down bands of BAND row tiles, so that neighbours share tiles in the L2 cache.
     across = tl.cdiv(columns, BLOCK_N)
     down = tl.cdiv(rows, BLOCK_M)
@@ -96,6 +97,7 @@ def quantize_rows_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A program a tile of ROWS rows: their maxima, scales and 8-bit values."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tl.arange(0, BLOCK)
     live = row < rows
@@ -155,6 +157,7 @@ def fp8_linear(
     out_dtype: torch.dtype,
     fast_accumulation: bool,
 ) -> Tensor:
+    """As ``reference.fp8_linear``, in ``out_dtype``."""
     batch, length, inner = x.shape
     rows, columns = batch * length, len(weight)
     out = torch.empty((batch, length, columns), dtype=out_dtype, device=x.device)

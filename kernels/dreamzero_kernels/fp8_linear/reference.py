@@ -15,7 +15,7 @@ def finish(
     groups: Tensor | None,
     residual: Tensor | None,
 ) -> Tensor:
-    """What comes after the product and the bias, float32."""
+    """What comes after the product and the bias ``y [b, l, n]``, float32; ``gate [b, g, n]``."""
     y = y.float()
     if gelu:
         y = F.gelu(y, approximate="tanh")

@@ -40,6 +40,7 @@ def gated_residual_norm_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A program a tile of ROWS rows; LIMIT above 0 also quantises, one scale a row."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tl.arange(0, BLOCK)
     live = row < rows
@@ -82,6 +83,7 @@ def gated_residual_norm(
     quantized: bool,
     quantized_dtype: torch.dtype = FP8,
 ) -> tuple[Tensor, ...]:
+    """As ``reference.gated_residual_norm``, which has the shapes."""
     batch, length, width = x.shape
     total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     out = torch.empty(x.shape, dtype=quantized_dtype if quantized else x.dtype, device=x.device)

@@ -17,7 +17,10 @@ def gated_residual_norm(
     eps: float,
     quantized: bool,
 ) -> tuple[Tensor, ...]:
-    """``gain`` and ``offset`` are ``[d]`` (affine norm) or ``[b, g, d]`` (modulation)."""
+    """(sum, its norm ``[b, l, d]``, and quantised its row scales ``[b, l]``) of ``x, y [b, l, d]``.
+
+    ``gain, offset`` are ``[d]`` (affine norm) or ``[b, g, d]`` (modulation); ``gate [b, g, d]``.
+    """
     branch = y.float()
     if gate is not None:
         assert groups is not None

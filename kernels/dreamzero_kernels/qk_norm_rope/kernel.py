@@ -64,6 +64,7 @@ def qk_norm_rope_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A program whole rows of q, or of k and v, which go into the caches."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tl.arange(0, BLOCK)
     live = row < rows
@@ -101,6 +102,7 @@ def rms_norm_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A program a tile of ROWS rows."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = (row < rows)[:, None] & (column < WIDTH)[None, :]
@@ -123,6 +125,7 @@ def qk_norm_rope(
     offset: Tensor,
     eps: float,
 ) -> Tensor:
+    """As ``reference.qk_norm_rope``, which has the shapes."""
     batch, length, width = q.shape
     heads, head_dim = k_cache.shape[2:]
     out = torch.empty((batch, length, heads, head_dim), dtype=q.dtype, device=q.device)
@@ -156,6 +159,7 @@ def qk_norm_rope(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of ``x [b, l, d]`` in its dtype."""
     batch, length, width = x.shape
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     tile = row_tile(width)

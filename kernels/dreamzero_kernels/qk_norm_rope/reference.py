@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the whole last axis, float32."""
+    """RMSNorm of ``[..., d]`` over the whole last axis, float32."""
     return F.rms_norm(x.float(), (x.shape[-1],), weight.float(), eps)
 
 
@@ -30,7 +30,10 @@ def qk_norm_rope(
     offset: Tensor,
     eps: float,
 ) -> Tensor:
-    """Tokens behind the end of the cache are dropped, as in the kernel."""
+    """Rotated q ``[b, l, heads, head_dim]`` of ``q [b, l, d]``; k and v go into the caches.
+
+    Tokens behind the end of the cache are dropped, as in the kernel.
+    """
     heads = k_cache.shape[2]
     capacity = k_cache.shape[1]
     # Without reading the offset on the host, so that this can be captured in a graph as well:

@@ -36,6 +36,7 @@ def unipc_step_kernel(
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A program BLOCK elements; the last one to finish adds up the sums of all."""
     row = table + tl.load(step) * COLUMNS
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = i < elements
@@ -90,6 +91,7 @@ def unipc_step(
     guidance: float,
     step: Tensor,
 ) -> Tensor:
+    """As ``reference.unipc_step``, which has the shapes."""
     programs = len(state.partial)
     launch(
         unipc_step_kernel,

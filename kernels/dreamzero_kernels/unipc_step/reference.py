@@ -15,6 +15,10 @@ def unipc_step(
     guidance: float,
     step: Tensor,
 ) -> Tensor:
+    """Advances ``state`` in place; ``state.sums``, float32 ``[4]``, is returned.
+
+    Velocities have the shape of the sample; ``step`` is int32 ``[1]``, a row of the table.
+    """
     row = state.table.index_select(0, step).unbind(1)
     velocity = conditional.float()
     if unconditional is not None:
