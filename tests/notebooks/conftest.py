@@ -77,6 +77,7 @@ CLOSE = """
 const [done] = arguments;
 window.panel.sessionContext.shutdown().then(() => { window.panel.dispose(); done(); });
 """
+TOP = "window.panel.node.querySelector('.jp-WindowedPanel-outer').scrollTop = 0"
 HEIGHT = "return window.panel.node.querySelector('.jp-WindowedPanel-inner').scrollHeight"
 
 
@@ -170,7 +171,8 @@ class Lab:
         size = {"width": WIDTH_PX, "deviceScaleFactor": 1, "mobile": False}
         height = min(16000, self.driver.execute_script(HEIGHT) + 200)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"height": height})
-        time.sleep(0.5)  # a frame or two, in which the page is laid out anew
+        self.driver.execute_script(TOP)
+        time.sleep(1)  # the page is laid out anew, and what was never in sight is drawn
         path.parent.mkdir(parents=True, exist_ok=True)
         assert self.driver.save_screenshot(str(path))
         self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
