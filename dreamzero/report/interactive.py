@@ -103,8 +103,8 @@ def slides(
     pickers = []
     for name, options in zip(_names(controls), labels, strict=True):
         kind = ipywidgets.SelectionSlider if _numbers(options) else ipywidgets.Dropdown
-        wide = {"description_width": "initial"}
-        pickers.append(kind(options=options, description=name, style=wide))
+        wide, apart = {"description_width": "initial"}, {"margin": "2px 24px 2px 2px"}
+        pickers.append(kind(options=options, description=name, style=wide, layout=apart))
 
     def tree(key: tuple[str, ...]) -> Any:
         if len(key) == len(pickers):

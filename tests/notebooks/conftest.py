@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,61 +25,9 @@ from dreamzero.errors import UserError
 from dreamzero.report.parameters import read_parameters
 from dreamzero.report.site import pdf
 
-# Fewer episodes and steps than `quick`; a notebook that is not named here runs as it is.
-SMALLER: dict[str, dict[str, Any]] = {
-    "00_tour": {"episodes": 4},
-    "01_data": {"episodes": 12},
-    "02_training": {"steps": 12},
-    "03_inference": {"episodes": 4, "chunks": 6},
-    "04_robot_control": {"episodes": 1},
-    "05_cross_embodiment": {"episodes": 12, "steps": 12},
-}
 START_S, CELL_S, WIDTH_PX = 120, 600, 1280
 
-# What the page is asked. A bar's element is gone when its loop is done, so that widths are noted
-# as they change.
-WATCH = """
-window.barWidths = new Map();
-new MutationObserver(changes => changes.forEach(({target}) => {
-  if (!target.classList || !target.classList.contains('progress-bar')) return;
-  if (!window.barWidths.has(target)) window.barWidths.set(target, new Set());
-  window.barWidths.get(target).add(target.style.width);
-})).observe(document.body, {attributes: true, attributeFilter: ['style'], subtree: true});
-"""
-OPEN = """
-const [path, done] = arguments;
-const app = window.jupyterapp;
-app.commands.execute('docmanager:open', {path, factory: 'Notebook'}).then(async panel => {
-  await panel.revealed;
-  await panel.sessionContext.ready;
-  window.panel = panel;
-  app.shell.activateById(panel.id);
-  app.shell.collapseLeft();
-  window.barWidths.clear();
-  done();
-});
-"""
-STATE = """
-const cells = window.panel.content.widgets.map(w => w.model).filter(m => m.type === 'code');
-const errors = cells.flatMap(m => m.outputs.toJSON()).filter(o => o.output_type === 'error');
-return {
-  kernel: window.panel.sessionContext.session?.kernel?.status,
-  waiting: cells.filter(m => m.executionCount === null).length,
-  running: cells.filter(m => m.executionState === 'running').length,
-  errors: errors.map(e => [e.ename + ': ' + e.evalue, ...e.traceback].join('\\n')),
-};
-"""
-BARS = "return [...window.barWidths.values()].map(widths => widths.size)"
-SAVE = """
-const [done] = arguments;
-window.jupyterapp.commands.execute('docmanager:save').then(() => done());
-"""
-CLOSE = """
-const [done] = arguments;
-window.panel.sessionContext.shutdown().then(() => { window.panel.dispose(); done(); });
-"""
-TOP = "window.panel.node.querySelector('.jp-WindowedPanel-outer').scrollTop = 0"
-HEIGHT = "return window.panel.node.querySelector('.jp-WindowedPanel-inner').scrollHeight"
+PAGE = Path(__file__).with_name("page.js")
 
 
 class Lab:
@@ -89,8 +38,20 @@ class Lab:
         driver.set_script_timeout(START_S)
         driver.get(url)
         self.until(lambda: driver.execute_script("return !!window.jupyterapp"), START_S)
-        driver.execute_async_script("window.jupyterapp.restored.then(arguments[0])")
-        driver.execute_script(WATCH)
+        driver.execute_script(PAGE.read_text(encoding="utf-8"))
+        self.page("restored")
+
+    def page(self, name: str, *arguments: Any) -> Any:
+        """Call a function of ``page.js`` in the page, and wait for what it promises."""
+        script = (
+            "const done = arguments[arguments.length - 1];"
+            "const [name, ...rest] = [...arguments].slice(0, -1);"
+            "Promise.resolve(window.lab[name](...rest)).then("
+            "  value => done({value}), error => done({error: String(error.stack || error)}))"
+        )
+        answer = self.driver.execute_async_script(script, name, *arguments)
+        assert "error" not in answer, answer["error"]
+        return answer.get("value")
 
     @staticmethod
     def until(ready: Callable[[], Any], limit_s: float, step_s: float = 0.25) -> Any:
@@ -112,14 +73,14 @@ class Lab:
         return self.root / notebook.name
 
     def open(self, path: Path) -> None:
-        self.driver.execute_async_script(OPEN, path.name)
+        self.page("open", path.name)
 
     def run_all(self) -> None:
         """Every cell, until the kernel rests; an error's traceback fails the test at once."""
-        self.driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        self.page("runAll")
 
         def ended() -> bool:
-            state = self.driver.execute_script(STATE)
+            state = self.page("state")
             assert not state["errors"], state["errors"][0]
             assert state["kernel"] not in ("dead", "restarting", "autorestarting"), state
             return state["kernel"] == "idle" and not state["waiting"] and not state["running"]
@@ -128,12 +89,12 @@ class Lab:
 
     def save(self, path: Path) -> Any:
         """The notebook as JupyterLab wrote it."""
-        self.driver.execute_async_script(SAVE)
+        self.page("save")
         return nbformat.read(path, as_version=4)
 
     def bars(self) -> list[int]:
         """How many widths each progress bar was seen with."""
-        return list(self.driver.execute_script(BARS))
+        return list(self.page("bars"))
 
     def slides(self) -> list[list[tuple[bytes, bytes]]]:
         """Move every control of every `report.slides`: the picture before and after, as drawn."""
@@ -169,9 +130,9 @@ class Lab:
     def picture(self, path: Path) -> None:
         """The whole notebook, on a page that is as high as it."""
         size = {"width": WIDTH_PX, "deviceScaleFactor": 1, "mobile": False}
-        height = min(16000, self.driver.execute_script(HEIGHT) + 200)
+        height = min(16000, self.page("height") + 200)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"height": height})
-        self.driver.execute_script(TOP)
+        self.page("scrollToTop")
         time.sleep(1)  # the page is laid out anew, and what was never in sight is drawn
         path.parent.mkdir(parents=True, exist_ok=True)
         assert self.driver.save_screenshot(str(path))
@@ -179,25 +140,46 @@ class Lab:
 
     def close(self) -> None:
         """Close the notebook and its kernel."""
-        self.driver.execute_async_script(CLOSE)
+        self.page("close")
 
 
 @pytest.fixture(scope="session")
-def smaller() -> dict[str, dict[str, Any]]:
-    """Parameters of the smallest run of each notebook that says something."""
-    return SMALLER
+def smaller(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Fewer episodes and steps than `quick`; a notebook that is not named here runs as it is."""
+    from dreamzero.sim import record
+
+    dataset = tmp_path_factory.mktemp("recording") / "so101"
+    record(dataset, "so101", 16, seed=3, progress=False)
+    return {
+        "00_tour": {"episodes": 4},
+        "01_data": {"episodes": 12},
+        "02_training": {"steps": 12, "dataset": str(dataset)},
+        "03_inference": {"episodes": 4, "chunks": 6},
+        "04_robot_control": {"episodes": 1},
+        "05_cross_embodiment": {"episodes": 8, "steps": 8},
+    }
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab on a folder of its own, with nobody's settings, in a headless browser."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+@pytest.fixture(scope="session")
+def chromium() -> tuple[str, str] | None:
+    """The browser and its driver, where both are."""
     try:
         browser, driver = pdf.chromium(), shutil.which("chromedriver")
     except UserError:
-        browser = driver = None
-    if not browser or not driver:
-        pytest.skip("no Chromium with its driver: apt-get install -y chromium chromium-driver")
+        return None
+    return (browser, driver) if driver and find_spec("selenium") else None
+
+
+@pytest.fixture(scope="module")
+def lab(
+    chromium: tuple[str, str] | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """JupyterLab on a folder of its own, with nobody's settings, in a headless browser."""
+    if chromium is None:
+        pytest.skip("no Chromium with driver: apt-get install -y chromium chromium-driver")
+    from selenium import webdriver
+
+    browser, driver = chromium
     home = tmp_path_factory.mktemp("lab")
     root = home / "notebooks"
     root.mkdir()

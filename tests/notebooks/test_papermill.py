@@ -1,4 +1,7 @@
-"""Every notebook through papermill, the way ``dreamzero run`` does it, with a few episodes."""
+"""A notebook through papermill, the way ``dreamzero run`` does it, with a few episodes.
+
+The others run this small in a browser (``test_browser.py``), and where there is none, here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dreamzero.report import load, notebooks
 from dreamzero.report.record import verify
 
 NOTEBOOKS = notebooks.all_notebooks()
+ALWAYS = "01_data"
 
 
 @pytest.mark.slow
@@ -19,9 +23,12 @@ NOTEBOOKS = notebooks.all_notebooks()
 def test_it_runs_and_leaves_a_record(
     notebook: notebooks.Notebook,
     smaller: dict[str, dict[str, Any]],
+    chromium: tuple[str, str] | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if chromium and notebook.name != ALWAYS:
+        pytest.skip("runs in JupyterLab instead")
     monkeypatch.setenv("DREAMZERO_WORK", str(tmp_path / "work"))
     folder = notebooks.run(
         notebook, "quick", tmp_path / "out", smaller.get(notebook.name), progress=False
