@@ -78,7 +78,9 @@ class Lab:
     def run_all(self) -> None:
         """Every cell, until the kernel rests; an error's traceback fails the test at once."""
         self.page("runAll")
+        self.rest()
 
+    def rest(self) -> None:
         def ended() -> bool:
             state = self.page("state")
             assert not state["errors"], state["errors"][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from dreamzero.report import load, notebooks
@@ -15,6 +16,42 @@ from dreamzero.report.record import verify
 
 NOTEBOOKS = notebooks.all_notebooks()
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+TOY = (
+    """\
+import time
+import numpy as np
+from IPython.display import display
+from tqdm.auto import tqdm
+from dreamzero.report import interactive
+pictures = {
+    (kind, str(i)): np.full((40, 60, 3), 60 * i + 30 * (kind == "dark"), np.uint8)
+    for kind in ("light", "dark") for i in range(3)
+}
+assert interactive.live()
+display(interactive.slides(pictures, ("kind", "step")))""",
+    "for _ in tqdm(range(40), desc='busy'):\n    time.sleep(0.2)",
+    "1 / 0",
+)
+
+
+@pytest.mark.notebook
+def test_controls_move_while_the_kernel_is_busy_and_errors_are_seen(lab: Any) -> None:
+    path = lab.root / "toy.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in TOY]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    lab.open(path)
+    try:
+        lab.page("runAll")
+        lab.until(lambda: lab.page("bars"), 60)
+        (moves,) = lab.slides()
+        assert len(moves) == 2 and lab.page("state")["kernel"] == "busy"
+        with pytest.raises(AssertionError, match="ZeroDivisionError: division by zero"):
+            lab.rest()
+        assert max(lab.bars()) > 2
+    finally:
+        lab.close()
 
 
 @pytest.mark.slow
