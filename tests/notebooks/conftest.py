@@ -131,11 +131,16 @@ class Lab:
 
     def picture(self, path: Path) -> None:
         """The whole notebook, on a page that is as high as it."""
-        size = {"width": WIDTH_PX, "deviceScaleFactor": 1, "mobile": False}
-        height = min(16000, self.page("height") + 200)
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"height": height})
-        self.page("scrollToTop")
-        time.sleep(1)  # the page is laid out anew, and what was never in sight is drawn
+        height = 0
+        # What was never in sight has a height that is only guessed, until the page is that high.
+        while (wanted := self.page("height") + 200) > height:
+            height = wanted
+            # Chromium draws no picture of more than 16384 pixels.
+            size = {"width": WIDTH_PX, "height": height, "mobile": False}
+            size |= {"deviceScaleFactor": min(1, 16000 / height)}
+            self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            self.page("scrollToTop")
+            time.sleep(1)
         path.parent.mkdir(parents=True, exist_ok=True)
         assert self.driver.save_screenshot(str(path))
         self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
