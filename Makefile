@@ -14,8 +14,8 @@ setup:  ## .venv with everything in it, and the libraries that rendering needs
 report: setup  ## run every notebook (PROFILE=quick) and write the site of results
 	@$(PY) -m dreamzero report --profile $(PROFILE)
 
-test: setup  ## lint and all tests that need no GPU (JOBS=2 at a time)
-	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not gpu"
+test:  ## lint and all tests that need no GPU (JOBS=2 at a time)
+	@scripts/setup.sh browser && $(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not gpu"
 
 test-gpu: setup  ## the tests that need CUDA
 	@$(PY) -m pytest -q -m gpu

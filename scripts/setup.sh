@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Make the virtual environment that `make report` and `make test` use; quick when it is there.
+# `setup.sh browser` also sees to the browser in which `make test` runs the notebooks.
 # PYTHON chooses the interpreter. For a CPU-only torch where PyPI's is the CUDA build, point pip at
 # PyTorch's CPU index first: pip config set global.extra-index-url https://download.pytorch.org/whl/cpu
 set -euo pipefail
@@ -18,14 +19,28 @@ missing_gl() {
   ! compgen -G '/usr/share/glvnd/egl_vendor.d/*.json' >/dev/null &&
     ! compgen -G '/etc/glvnd/egl_vendor.d/*.json' >/dev/null
 }
-if missing_gl; then
-  install="apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri"
+# A system package for those who may install one, and how to get it for those who may not.
+need() {
+  what=$1
+  shift
+  install="apt-get install -y --no-install-recommends $*"
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "setup: installing libEGL and Mesa's driver (for rendering without a display)"
+    echo "setup: installing $what"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null && $install -qq >/dev/null
   else
-    echo "setup: rendering needs libEGL and Mesa's driver; run once: sudo $install" >&2
+    echo "setup: $what: run once: sudo $install" >&2
+  fi
+}
+if missing_gl; then
+  need "libEGL and Mesa's driver (for rendering without a display)" libegl1 libgl1-mesa-dri
+fi
+if [ "${1:-}" = browser ] && ! command -v chromedriver >/dev/null; then
+  # Both from Debian, so that the driver is of the browser's version; Ubuntu has them as snaps.
+  if grep -qs '^ID=debian' /etc/os-release; then
+    need "Chromium and its driver (for the notebooks' test in JupyterLab)" chromium chromium-driver
+  else
+    echo "setup: no chromedriver on the PATH: the notebooks' test in JupyterLab is skipped" >&2
   fi
 fi
 

@@ -189,6 +189,42 @@ def test_setup_names_what_rendering_lacks(tmp_path: Path, there: bool) -> None:
         assert "libegl1 libgl1-mesa-dri" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="apt-get is Linux's")
+@pytest.mark.parametrize("there", [True, False])
+def test_setup_names_the_browser_that_the_notebooks_test_lacks(tmp_path: Path, there: bool) -> None:
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    tools = tmp_path / "bin"  # all that is on the PATH
+    tools.mkdir()
+    for name in ("bash", "cat", "sha256sum", "cut", "dirname", "uname", "grep", "mkdir"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    fakes = {"id": "echo 1000", "ldconfig": "echo libEGL.so.1"} | (
+        {"chromedriver": ":"} if there else {}
+    )
+    for name, body in fakes.items():
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    digest = "cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1"
+    done = subprocess.run(
+        ["bash", "-c", f"mkdir .venv && {digest} > .venv/.setup && bash scripts/setup.sh browser"],
+        cwd=tmp_path,
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    told = [line for line in done.stderr.splitlines() if "JupyterLab" in line]
+    if there:
+        assert told == []
+    else:
+        (line,) = told
+        assert "install chromium" in line.replace("-y --no-install-recommends ", "") or (
+            "no chromedriver" in line
+        )
+
+
 def test_the_citation_has_the_version() -> None:
     data: Any = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert data["version"] == __version__

@@ -12,6 +12,7 @@ The first cell after the parameters, and the last cells, of every notebook look 
     report.work_dir                               # for data sets and checkpoints, not in git
     ...
     report.figure(fig, "chunk_rate", "Chunks per second against the number of sampling steps.")
+    report.slides({"1": picture, "2": picture}, "step", "steps", "What the sampler holds.")
     report.video(frames, "dream", "What the model dreamed for the first chunk.", fps=5)
     report.table("caches", rows, "Seconds a chunk with and without the key-value cache.")
     report.metric("chunk_rate", 8.3, "chunks/s", n=50, low=8.1, high=8.5)
@@ -32,11 +33,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreamzero.report import paths
+from dreamzero.report import interactive, paths
 from dreamzero.report.record import Metric, RunRecord, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from dreamzero.report.interactive import Key
 
 FIRST_PARAMETERS = ("profile", "seed", "device", "out_dir")
 
@@ -106,6 +109,29 @@ class NotebookReport:
         pyplot.close(fig)
         self._keep("figures", path, caption, alt)
         _show_image(path)
+
+    def slides(
+        self,
+        pictures: Mapping[Key, np.ndarray],
+        controls: str | Sequence[str],
+        name: str,
+        caption: str,
+        figure: Figure | None = None,
+        note: str = "",
+    ) -> None:
+        """Pictures to leaf through where the notebook is live, below a figure that is kept.
+
+        Args:
+            pictures: uint8 ``[h, w, 3]`` by label, or by a tuple of labels, one a control.
+            controls: what the labels are of, such as ``("sampler", "chunk")``.
+            figure: what papermill, pages and paper show; default all pictures on one sheet.
+            note: a sentence below the live pictures.
+        """
+        self.figure(figure or interactive.sheet(pictures, controls), name, caption)
+        if interactive.live():
+            from IPython.display import display
+
+            display(interactive.slides(pictures, controls, note))
 
     def image(
         self, pixels: np.ndarray, name: str, caption: str, min_px: int = 256, alt: str = ""
