@@ -13,6 +13,8 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from ..experiments.runner import Runner
 
+# What is committed: results (``--join``) and the models that others start from.
+KEPT = Path("reports") / "experiments"
 _DESCRIPTION = """\
 A cell is one training with its rollouts. `run` records what it needs, trains what is missing and
 rolls it out; a killed run goes on where it was. Each cell takes one thread.
@@ -44,6 +46,12 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--group", help="only cells of this group")
     parser.add_argument("--workers", type=int, default=1, help="cells at a time (default 1)")
     parser.add_argument(
+        "--kept",
+        type=Path,
+        metavar="DIR",
+        help=f"results and models that count as done (default for small: {KEPT}, where it is)",
+    )
+    parser.add_argument(
         "--join", type=Path, metavar="DIR", help="also write all results as one file to DIR"
     )
     parser.set_defaults(function=run)
@@ -59,13 +67,16 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--workers {args.workers}: give at least 1")
     found = grid(args.profile)
     folder = args.out or Path("runs") / "experiments" / args.profile
-    runner = Runner(found, folder)
+    kept = args.kept or (KEPT if args.profile == "small" else None)
+    if args.kept is not None and not args.kept.is_dir():
+        raise UserError(f"--kept {args.kept}: no such folder; give one that --join wrote")
+    runner = Runner(found, folder, kept)
     names = _chosen(list(found.cells), args.cells, args.group)
     status = 0
     if args.what == "list":
         _list(runner, names)
     elif args.what == "table":
-        _table(folder, names)
+        _table(runner, names)
     else:
         failed = runner.run(names, args.workers)
         for name in failed:
@@ -103,11 +114,12 @@ def _list(runner: Runner, names: list[str]) -> None:
     print(f"{done} of {len(names)} cells done in {runner.folder}")
 
 
-def _table(folder: Path, names: list[str]) -> None:
+def _table(runner: Runner, names: list[str]) -> None:
     from ..experiments.results import Results
 
-    wanted = {name.rsplit("-s", 1)[0] for name in names}
-    for row in Results.read(folder).table():
-        if row["cell"] in wanted:
-            seeds = ", ".join(f"{100 * s:.0f}" for s in row["seeds"])
-            print(f"{row['cell']:32} {row['where']:26} {row['rate']}  by seed: {seeds}")
+    found = [result for name in names if (result := runner.result(name)) is not None]
+    if not found:
+        raise UserError(f"{runner.folder} holds no results: run `dreamzero experiment run` first")
+    for row in Results(found).table():
+        seeds = ", ".join(f"{100 * s:.0f}" for s in row["seeds"])
+        print(f"{row['cell']:32} {row['where']:26} {row['rate']}  by seed: {seeds}")

@@ -139,7 +139,7 @@ class Runner:
                         waiting.remove(name)
                         yield name, f"not run, because {start} failed", False
                     elif len(running) < workers and start not in (*running.values(), *waiting):
-                        running[pool.submit(_one, self.grid, self.folder, name)] = name
+                        running[pool.submit(_one, self.grid, self.folder, self.kept, name)] = name
                         waiting.remove(name)
                 done = wait(running, return_when=FIRST_COMPLETED).done if running else set()
                 for future in done:
@@ -188,13 +188,13 @@ def _has_model(runner: Runner, name: str) -> bool:
     return (runner.model_path(name) / "transformer").is_dir()
 
 
-def _one(grid: Grid, folder: Path, name: str) -> str:
+def _one(grid: Grid, folder: Path, kept: Path | None, name: str) -> str:
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return run_cell(Runner(grid, folder), name)
+        return run_cell(Runner(grid, folder, kept), name)
     finally:
         torch.set_num_threads(threads)
 

@@ -138,6 +138,7 @@ def test_the_command_lists_and_refuses(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no cell 'labels/nothing*'" in capsys.readouterr().err
     (tmp_path / "cells" / "labels").mkdir(parents=True)
     item = outcome([1, 1, 1, 0], 0, "wam-16")
+    item["digest"] = Runner(grid("quick"), tmp_path).digest("labels/wam-16-s0")
     (tmp_path / "cells" / "labels" / "wam-16-s0.json").write_text(json.dumps(item))
     assert main(["experiment", "table", "--profile", "quick", "--out", str(tmp_path)]) == 0
     assert "75 %" in capsys.readouterr().out
@@ -148,3 +149,22 @@ def test_outcomes_keep_their_order() -> None:
     assert np.array_equal(
         results["labels/a-1"].pooled(["so101/seen"]), [[0, 1, 1, 1], [1, 0, 0, 0]]
     )
+
+
+def test_what_was_kept_counts_as_done(tmp_path: Path) -> None:
+    """A model and a result that an earlier run committed: nothing is trained for them again."""
+    runner = Runner(small_grid(), tmp_path / "first")
+    assert runner.run(["trunk/all-s0"], progress=False) == []
+    kept = tmp_path / "kept"
+    join(tmp_path / "first", kept)
+    (tmp_path / "first" / "models").rename(kept / "models")
+    again = Runner(small_grid(), tmp_path / "second", kept)
+    assert again.missing(["labels/wam-6-s0"]) == ["labels/wam-6-s0"]
+    assert again.model_path("trunk/all-s0") == kept / "models" / "trunk" / "all-s0"
+    assert again.run(["labels/wam-6-s0"], progress=False) == []
+    found = join(tmp_path / "second", kept)
+    assert [item["cell"]["name"] for item in json.loads(found.read_text())] == [
+        "labels/wam-6-s0", "trunk/all-s0",
+    ]  # fmt: skip
+    other = small_grid(steps=4)
+    assert Runner(other, tmp_path / "third", kept).result("trunk/all-s0") is None
