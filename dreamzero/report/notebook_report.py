@@ -179,6 +179,10 @@ class NotebookReport:
     def answer(self, text: str, not_shown: str = "") -> None:
         """The answer to the question, in a sentence or two, and what was *not* shown here."""
         self.record.notes.update(answer=text, not_shown=not_shown)
+        if _in_notebook():
+            from IPython.display import Markdown, display
+
+            display(Markdown(f"{text}\n\n*Not shown:* {not_shown}" if not_shown else text))
 
     def save(self) -> None:
         """Write ``metrics.json`` and ``report.md`` into ``out_dir``.
