@@ -29,7 +29,8 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--suite",
         action="append",
-        help="seen, unseen-combination or unseen-look (default seen); may be repeated",
+        help="seen, unseen-combination, unseen-object, unseen-verb or unseen-look (default seen); "
+        "may be repeated",
     )
     parser.add_argument("--episodes", type=int, default=200, help="scenes a suite (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="first scene (default 0)")

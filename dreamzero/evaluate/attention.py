@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..inference import WorldActionPolicy
+from ..model.blocks import AttentionFn
 from ..model.cache import KVCache
-
-AttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+from .probe import wrap
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def gaze(
     """One evaluation with the true next block, noised to ``sigma``, in place of a dream.
 
     Args:
-        policy: after ``reset`` (for the prompt).
+        policy: of a small model (no first-frame channels) on the CPU, after ``reset`` (its prompt).
         latents: ``[1, c, 1 + K, h, w]``: the first frame and the block that followed.
         state: float32 ``[s]``, SI, at the first frame.
     """
@@ -97,23 +97,19 @@ def _split(
 def _queries(model: Any) -> Iterator[list[Tensor]]:
     """Rotated queries ``[b, l, heads, head_dim]`` of every block, in order, while the block lasts."""
     found: list[Tensor] = []
-    blocks = [block.attn1 for block in model.blocks]
 
-    def watched(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(x: Tensor, rope: Tensor, attention: AttentionFn) -> Tensor:
-            def noting(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                found.append(q)
-                return attention(q, k, v)
+    def watched(
+        forward: Callable[..., Tensor], x: Tensor, rope: Tensor, attention: AttentionFn
+    ) -> Tensor:
+        def noting(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            found.append(q)
+            return attention(q, k, v)
 
-            return forward(x, rope, noting)
+        return forward(x, rope, noting)
 
-        return run
-
-    for block in blocks:
-        # On the instance, past nn.Module's own __setattr__; removing it uncovers the class's method.
-        object.__setattr__(block, "forward", watched(block.forward))
+    restore = [wrap(block.attn1, "forward", watched) for block in model.blocks]
     try:
         yield found
     finally:
-        for block in blocks:
-            object.__delattr__(block, "forward")
+        for undo in restore:
+            undo()

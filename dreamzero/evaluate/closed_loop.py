@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..embodiments import Embodiment, get, tabletop
 from ..errors import UserError
 from ..inference import FAST, WorldActionPolicy
+from ..inference.fleet import Fleet
+from ..model.bundle import WorldActionModel
 from ..robots.policies import HoldPolicy, ReplayPolicy
 from ..serve.policies import is_remote, open_policy
 from ..shipped import find
@@ -20,13 +22,12 @@ from .episodes import Episode, Evaluation
 from .rollout import MAX_STEPS, rollout, rollout_together
 
 if TYPE_CHECKING:
-    from ..inference.fleet import Fleet
     from ..sim import Scene, Tabletop
 
 # Scenes of evaluations start here; recordings use seeds far below.
 SCENE_OFFSET = 900_000_000
 BASELINES = ("hold", "replay", "expert")
-# Scenes that share a forward pass: of the small models on one core, 8 are as good as more.
+# Scenes that share a forward pass; each takes an environment, and beyond a few dozen a core gains little.
 TOGETHER = 32
 
 
@@ -71,23 +72,22 @@ class Bench:
         self.policy: Policy | None = None
         if spec in BASELINES:
             return
-        if together > 1 and not is_remote(spec):
-            self.fleet = self._fleet()
-        if self.fleet is None:
-            self.policy = open_policy(spec, self.card, **self.options)
+        if is_remote(spec):
+            self.policy = open_policy(spec, self.card)
+        else:
+            self._load(together)
         # the rates and the horizon it was trained with
         self.card = getattr(self.fleet or self.policy, "card", self.card)
 
-    def _fleet(self) -> Fleet | None:
-        from ..inference.fleet import Fleet
-        from ..model.bundle import WorldActionModel
-
+    def _load(self, together: int) -> None:
+        """The model, once, and what acts with it."""
         options = dict(self.options)
         model = WorldActionModel.load(self.spec, options.pop("device", "cpu"))
-        sampler = options.get("sampler", FAST)
-        if "engine" in options or not Fleet.suits(model, sampler):
-            return None
-        return Fleet(model, self.card.name, **options)
+        alone = together == 1 or "engine" in options
+        if alone or not Fleet.suits(model, options.get("sampler", FAST)):
+            self.policy = WorldActionPolicy(model, self.card.name, **options)
+        else:
+            self.fleet = Fleet(model, self.card.name, **options)
 
     def work(self, seeds: Sequence[int], keep: int) -> list[Episode]:
         """One episode in each scene; of the first ``keep`` with video."""
@@ -173,6 +173,8 @@ def evaluate(
         raise UserError(f"--robot {robot}: arms of the tabletop are {', '.join(acting)}")
     if workers < 1:
         raise UserError(f"--workers {workers}: give at least 1")
+    if together < 1:
+        raise UserError(f"--together {together}: give at least 1")
     if spec not in BASELINES and not is_remote(spec):
         spec = str(find(spec))
     seeds = [SCENE_OFFSET + seed + i for i in range(episodes)]

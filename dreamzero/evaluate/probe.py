@@ -65,12 +65,12 @@ class Probe:
         self.seconds = {part: [] for part in PARTS[:-1]}
         codec, session = self.policy.model.codec, self.policy.session
         self._restore = [
-            _wrap(codec, "encode_next", self._timed("encode")),
-            _wrap(codec, "decode_next", self._timed("decode")),
-            _wrap(session, "write", self._timed("KV write")),
-            _wrap(session, "evaluate", self._evaluate),
-            _wrap(self.policy, "observe", self._outer(ends_chunk=False)),
-            _wrap(self.policy, "act", self._outer(ends_chunk=True)),
+            wrap(codec, "encode_next", self._timed("encode")),
+            wrap(codec, "decode_next", self._timed("decode")),
+            wrap(session, "write", self._timed("KV write")),
+            wrap(session, "evaluate", self._evaluate),
+            wrap(self.policy, "observe", self._outer(ends_chunk=False)),
+            wrap(self.policy, "act", self._outer(ends_chunk=True)),
         ]
         return self
 
@@ -212,7 +212,7 @@ def compare_cache(
     )
 
 
-def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> Callable[[], None]:
+def wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> Callable[[], None]:
     """Put ``wrapper(call, ...)`` in place of a method; returns what takes it away again."""
     call = getattr(owner, name)
 

@@ -81,7 +81,7 @@ FOOTAGE = (
     ("hand", "seen", 505),
 )
 ACTION_ONLY = {"dream": "none"}
-# A trunk is taken further gently: at the rates of a start from noise it forgets in a hundred steps.
+# Rates of a training that goes on from a trunk: a third of those of a start from noise.
 GENTLY = {"matrix_lr": 0.006, "lr": 5e-4}
 
 

@@ -55,8 +55,10 @@ class Runner:
         if not cell.uses:
             return self.model_path(cell.start)
         own = self.folder / "models" / name
-        kept = self.kept and self.kept / "models" / name
-        return kept if kept and kept.is_dir() and not own.is_dir() else own
+        if self.kept is None or (own.is_dir() and self._own(name) is not None):
+            return own
+        kept = self.kept / "models" / name
+        return kept if kept.is_dir() and self._matches(name, self._earlier.get(name)) else own
 
     def digest(self, name: str) -> str:
         """Of everything that a cell's result depends on."""
@@ -70,33 +72,38 @@ class Runner:
 
     def result(self, name: str) -> dict[str, Any] | None:
         """What a cell found; None if it is missing or of another grid."""
-        path = self.result_path(name)
+        return self._own(name) or self._matches(name, self._earlier.get(name))
+
+    def _own(self, name: str) -> dict[str, Any] | None:
+        """Of the work folder alone."""
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(self.result_path(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = self._earlier.get(name, {})
-        return found if found.get("digest") == self.digest(name) else None
+            return None
+        return self._matches(name, found)
+
+    def _matches(self, name: str, found: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A result, if it is of the cell as it is in this grid."""
+        return found if found and found.get("digest") == self.digest(name) else None
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Cells to run for these, in order, with those that they start from before them."""
         todo: list[str] = []
 
         def add(name: str) -> None:
-            if name not in self.grid.cells:
-                raise UserError(f"no cell {name!r}; `dreamzero experiment list` names them")
-            cell = self.grid.cells[name]
-            there = self.result(name) is not None
-            if name in todo or there:
+            if name in todo:
                 return
-            start = cell.start if cell.start in self.grid.cells else ""
-            if start and (self.result(start) is None or not _has_model(self, start)):
+            start = self.grid.cells[name].start
+            # A model may be thrown away once nothing else is to start from it.
+            if start in self.grid.cells and not (self.result(start) and _has_model(self, start)):
                 add(start)
-                if start not in todo:
-                    todo.append(start)  # its weights are gone
             todo.append(name)
 
         for name in names:
-            add(name)
+            if name not in self.grid.cells:
+                raise UserError(f"no cell {name!r}; `dreamzero experiment list` names them")
+            if self.result(name) is None:
+                add(name)
         return todo
 
     def record(self, names: Iterable[str], progress: bool = True) -> None:

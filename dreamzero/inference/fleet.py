@@ -22,6 +22,7 @@ from ..model.bundle import WorldActionModel
 from ..model.cache import KVCache
 from ..model.codecs import CodecCache, to_float, to_uint8
 from .config import FAST
+from .policy import able
 
 
 @dataclass
@@ -49,22 +50,13 @@ class Fleet:
     _sent: Tensor = field(init=False)  # [b, 1, s], normalised, of all branches
 
     def __post_init__(self) -> None:
-        self.card = self.model.card(self.embodiment)
+        self.card, self._memory = able(self.model, self.embodiment, self.dream, self.memory_blocks)
         transformer = self.model.transformer
-        if not self.card.has_action:
-            raise UserError(f"{self.card.name} has no actions: it was seen on video only")
         if not self.suits(self.model, self.sampler):
             raise UserError(
                 "a fleet takes no sampler with dynamic reuse, and no model that reads its first frame "
                 "beside every latent: run one policy at a time"
             )
-        if self.dream and not transformer.dream_frames:
-            raise UserError("dream=True: this policy acts without dreaming, there is no video")
-        most = self.card.blocks - 1
-        wanted = self.card.memory_blocks if self.memory_blocks is None else self.memory_blocks
-        self._memory = most if wanted is None else wanted
-        if not 0 <= self._memory <= most:
-            raise UserError(f"memory_blocks is {self._memory}; the window has room for 0 to {most}")
         self.normalizer = self.model.normalizer(self.embodiment)
         weight = transformer.proj_out.weight
         self.device, self.dtype = weight.device, weight.dtype

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..data.canvas import compose
+from ..embodiments import Embodiment
 from ..errors import UserError
 from ..flow import SamplerConfig, sample_block
 from ..model import conditioning
@@ -63,18 +64,8 @@ class WorldActionPolicy:
     engine: Engine | EngineConfig = STORED
 
     def __post_init__(self) -> None:
-        self.card = self.model.card(self.embodiment)
-        if not self.card.has_action:
-            raise UserError(f"{self.card.name} has no actions: it was seen on video only")
+        self.card, self._memory = able(self.model, self.embodiment, self.dream, self.memory_blocks)
         conditioning.check(self.model)
-        if self.dream and not self.model.transformer.dream_frames:
-            raise UserError("dream=True: this policy acts without dreaming, there is no video")
-        # With more blocks observed there would be no room to predict another one.
-        most = self.card.blocks - 1
-        wanted = self.card.memory_blocks if self.memory_blocks is None else self.memory_blocks
-        self._memory = most if wanted is None else wanted
-        if not 0 <= self._memory <= most:
-            raise UserError(f"memory_blocks is {self._memory}; the window has room for 0 to {most}")
         self.normalizer = self.model.normalizer(self.embodiment)
         engine = self.engine
         if isinstance(engine, EngineConfig):
@@ -264,6 +255,31 @@ class WorldActionPolicy:
                 )
             views.append(view)
         return compose(views, self.card.layout, self.card.canvas_px)
+
+
+def able(
+    model: WorldActionModel, embodiment: str | None, dream: bool, memory_blocks: int | None
+) -> tuple[Embodiment, int]:
+    """The card that a model acts with, and how many observed blocks stay in its window.
+
+    Args:
+        embodiment, dream, memory_blocks: as in ``WorldActionPolicy``.
+
+    Raises:
+        UserError: a robot without actions, a dream of a model that has none, no room for the blocks.
+    """
+    card = model.card(embodiment)
+    if not card.has_action:
+        raise UserError(f"{card.name} has no actions: it was seen on video only")
+    if dream and not model.transformer.dream_frames:
+        raise UserError("dream=True: this policy acts without dreaming, there is no video")
+    # With more blocks observed there would be no room to predict another one.
+    most = card.blocks - 1
+    wanted = card.memory_blocks if memory_blocks is None else memory_blocks
+    kept = most if wanted is None else wanted
+    if not 0 <= kept <= most:
+        raise UserError(f"memory_blocks is {kept}; the window has room for 0 to {most}")
+    return card, kept
 
 
 def load_policy(

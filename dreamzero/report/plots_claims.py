@@ -83,7 +83,7 @@ def forest(rows: Sequence[tuple[str, Rate, float]], xlabel: str = "ratio") -> Fi
         axis.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["1/4", "1/2", "1", "2", "4", "8"])
         axis.minorticks_off()
         axis.set_yticklabels([label for label, *_ in rows])
-        axis.invert_yaxis()
+        axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
         axis.set_xlabel(f"{xlabel} (orange: the goal)")
     return figure

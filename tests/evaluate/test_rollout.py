@@ -105,6 +105,7 @@ def test_corrections_start_where_the_policy_went(tmp_path: Path) -> None:
         ({"episodes": 0}, "at least 1"),
         ({"robot": "hand"}, "arms of the tabletop are so101, franka, ur5e"),
         ({"workers": 0}, "--workers 0"),
+        ({"together": 0}, "--together 0"),
         ({"policy": "nowhere"}, "no such model folder"),
     ],
 )

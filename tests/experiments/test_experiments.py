@@ -166,5 +166,17 @@ def test_what_was_kept_counts_as_done(tmp_path: Path) -> None:
     assert [item["cell"]["name"] for item in json.loads(found.read_text())] == [
         "labels/wam-6-s0", "trunk/all-s0",
     ]  # fmt: skip
+    # An older result or model of the work folder does not hide what was kept.
+    stale = tmp_path / "stale"
+    assert Runner(small_grid(steps=2), stale).run(["trunk/all-s0"], progress=False) == []
+    beside = Runner(small_grid(), stale, kept)
+    assert beside.result("trunk/all-s0") is not None
+    assert beside.model_path("trunk/all-s0") == kept / "models" / "trunk" / "all-s0"
+    # Where a model is gone, so may be the one that it started from.
+    bare = tmp_path / "bare"
+    join(tmp_path / "second", bare)
+    assert Runner(small_grid(), tmp_path / "new", bare).missing(["steps/one-s0"]) == [
+        "trunk/all-s0", "labels/wam-6-s0", "steps/one-s0",
+    ]  # fmt: skip
     other = small_grid(steps=4)
     assert Runner(other, tmp_path / "third", kept).result("trunk/all-s0") is None

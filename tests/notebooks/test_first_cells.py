@@ -7,7 +7,6 @@ without what ``make`` or an activated shell would have set: so does this.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import nbformat
 import pytest
 
 from dreamzero.report import notebooks
+from tests.jupyter import started_kernel
 
 NOTEBOOKS = notebooks.all_notebooks()
 IDS = [n.name for n in NOTEBOOKS]
@@ -39,22 +39,12 @@ def test_no_path_tricks_and_the_kernel_of_the_environment(notebook: notebooks.No
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from jupyter_client import KernelManager
-
     keep = ("HOME", "PYTHONPATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     environment |= {"PATH": "/usr/bin:/bin"}
     environment |= {"DREAMZERO_WORK": str(tmp_path_factory.mktemp("work"))}
-    with tempfile.TemporaryDirectory(prefix="dreamzero-") as sockets:
-        manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
-        manager.start_kernel(cwd=str(notebooks.notebooks_dir()), env=environment)
-        client = manager.blocking_client()
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
+    with started_kernel(cwd=str(notebooks.notebooks_dir()), env=environment) as client:
         yield client
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
 
 
 @pytest.mark.notebook

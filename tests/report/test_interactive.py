@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from dreamzero.report import interactive, notebooks
+from tests.jupyter import started_kernel
 
 CLIP = np.arange(9 * 4 * 6 * 3, dtype=np.uint8).reshape(9, 4, 6, 3)
 GRID = {
@@ -73,18 +73,8 @@ def test_what_does_not_fit_the_controls_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Any]:
-    from jupyter_client import KernelManager
-
-    with tempfile.TemporaryDirectory(prefix="dreamzero-") as sockets:
-        manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
-        manager.start_kernel()
-        client = manager.blocking_client()
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
+    with started_kernel() as client:
         yield client
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
 
 
 @pytest.mark.parametrize(("metadata", "live"), [({}, False), ({"cellId": "a1"}, True)])
