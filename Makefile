@@ -15,7 +15,7 @@ report: setup  ## run every notebook (PROFILE=quick) and write the site of resul
 	@$(PY) -m dreamzero report --profile $(PROFILE)
 
 test:  ## lint and all tests that need no GPU (JOBS=2 at a time)
-	@scripts/setup.sh browser && $(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "not gpu"
+	@scripts/setup.sh browser && $(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 test-gpu: setup  ## the tests that need CUDA
 	@$(PY) -m pytest -q -m gpu

@@ -23,6 +23,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+NOTEBOOKS = "tests/notebooks"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,8 +42,25 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("house")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay on one worker, for what they share; those of all notebooks do.
+
+    A browser and its kernel beside a notebook that drives an arm in real time are more than two cores.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return NOTEBOOKS if file.startswith(f"{NOTEBOOKS}/") else file
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked gpu where torch sees none."""
+    """Put the notebooks first, which take longest; skip what is marked gpu where torch sees none."""
+    items.sort(key=lambda item: not item.nodeid.startswith(f"{NOTEBOOKS}/"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
