@@ -41,8 +41,8 @@ class Cell:
     Attributes:
         name: group/method-labels-seed, unique.
         uses: what it is trained on; empty: it only evaluates.
-        start: cell whose model it starts from; empty: from noise. A cell without uses evaluates
-            that model, or one that is no cell: "hold".
+        start: cell, or shipped model, that it starts from; empty: from noise. A cell without uses
+            evaluates that model, or "hold".
         preset: size of the transformer.
         settings: what differs from the defaults of ``TrainSettings``.
         card: what differs from the robot's card (K, horizon, window).

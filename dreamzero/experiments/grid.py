@@ -69,7 +69,7 @@ class Scale:
 SCALES = {
     "quick": Scale("micro", 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
     "small": Scale(
-        "tiny", 1000, 3, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
+        "tiny", 1000, 2, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
         (1280, 640, 320, 320), 276, 415, 640,
     ),
 }  # fmt: skip
@@ -81,8 +81,8 @@ FOOTAGE = (
     ("hand", "seen", 505),
 )
 ACTION_ONLY = {"dream": "none"}
-# Rates of a training that goes on from a trunk: a third of those of a start from noise.
-GENTLY = {"matrix_lr": 0.006, "lr": 5e-4}
+# Rates of a training that goes on from another: two thirds of those of a start from noise.
+GENTLY = {"matrix_lr": 0.012, "lr": 1e-3}
 
 
 def videos(recordings: Mapping[str, Recording]) -> tuple[Use, ...]:

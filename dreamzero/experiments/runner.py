@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import UserError
+from ..shipped import find
 from .cells import Cell, digest
 from .grid import Grid
 from .recordings import make
@@ -50,7 +51,9 @@ class Runner:
         return self.folder / "cells" / f"{name}.json"
 
     def model_path(self, name: str) -> Path:
-        """Of the cell itself, or of the one that it evaluates."""
+        """Of the cell itself, of the one that it evaluates, or of a shipped model."""
+        if name not in self.grid.cells:
+            return find(name)
         cell = self.grid.cells[name]
         if not cell.uses:
             return self.model_path(cell.start)

@@ -78,6 +78,7 @@ def encoded(
     codec: Any,
     latents: Path,
     dims: Mapping[str, Any],
+    known: Mapping[str, tuple[Embodiment, Statistics]],
     progress: bool,
 ) -> tuple[LatentWindows, Embodiment, Statistics]:
     """A recording as latent windows, its card, and the statistics of its actions.
@@ -85,12 +86,14 @@ def encoded(
     Args:
         changes: of the card; dims: ``action_dim`` and ``state_dim`` of the model.
         latents: folder of the feature cache.
+        known: robots of the model that the cell starts from, which keep their statistics.
     """
     dataset = Dataset.open(path)
     card = card_of(str(dataset.info["robot_type"]), use.labels, changes)
+    before = known[card.name][1] if card.name in known else None
     source = Source(blocks=use.blocks, stride=max(1, card.horizon // 2) if use.labels else card.horizon,
                     idle=0.02 if use.labels else 0.0)  # fmt: skip
-    windows = cut_windows([dataset], card, source)
+    windows = cut_windows([dataset], card, source, before)
     encoder = FeatureEncoder(codec, dims["action_dim"], dims["state_dim"])
     found = in_memory(FeatureCache(latents).precompute(windows, encoder, progress))
     statistics = windows.normalizer.statistics if windows.normalizer else Statistics()
@@ -123,9 +126,10 @@ def train_cell(
     codec = codecs.load(find(CODEC) / "vae")
     feeds, robots = [], dict[str, tuple[Embodiment, Statistics]]()
     before = None if start is None else WorldActionModel.load(start)
+    known = {} if before is None else before.robots
     for use in cell.uses:
         windows, card, statistics = encoded(
-            use, paths[use.recording], cell.card, codec, latents, arguments, progress
+            use, paths[use.recording], cell.card, codec, latents, arguments, known, progress
         )
         robots[card.name] = (card, statistics)
         source = Source(blocks=use.blocks, batch=use.batch, begin=use.begin)
@@ -140,7 +144,7 @@ def train_cell(
     text = WordEncoder.fit(prompts, dim=arguments["text_dim"])
     if before is not None:
         load_matching(transformer, before.transformer)
-        text = cast(WordEncoder, before.text_encoder)
+        text = cast(WordEncoder, before.text_encoder).grown(prompts)
         robots = before.robots | robots
     model = WorldActionModel(configured(transformer, settings), codec, text, robots)
     weights = [use.weight for use in cell.uses]

@@ -48,6 +48,19 @@ class WordEncoder(ModelMixin, ConfigMixin):
         vocabulary = sorted({word for prompt in found for word in prompt})
         return cls(vocabulary=vocabulary, dim=dim, max_words=longest + 4)
 
+    def grown(self, prompts: Iterable[str]) -> WordEncoder:
+        """This encoder and the words of ``prompts`` that it lacks, whose vectors are new."""
+        found = [words(prompt) for prompt in set(prompts)]
+        known = list(self.config.vocabulary)
+        new = sorted({word for prompt in found for word in prompt} - set(known))
+        longest = max((len(prompt) for prompt in found), default=1)
+        places = max(self.config.max_words, longest + 4)
+        more = WordEncoder([*known, *new], self.config.dim, places)
+        with torch.no_grad():
+            more.embedding.weight[: len(known) + 2] = self.embedding.weight
+            more.place[: len(self.place)] = self.place
+        return more
+
     def unknown(self, prompt: str) -> list[str]:
         """The words of a prompt that the encoder never saw."""
         return [word for word in words(prompt) if word not in self.index]

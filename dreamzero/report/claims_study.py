@@ -70,9 +70,9 @@ def verdict(ratio: Rate, goal: float) -> Verdict:
     return "opposite" if ratio.high < min(goal, 1.0) else "not shown"
 
 
-def claims(usual: int, most: int) -> tuple[Claim, ...]:
-    """The claims of a grid whose usual and largest numbers of labels are these."""
-    wam, largest = f"labels/wam-{usual}", f"labels/wam-{most}"
+def claims(usual: int) -> tuple[Claim, ...]:
+    """The claims of a grid whose usual number of labels is this."""
+    wam, shipped = f"labels/wam-{usual}", "runtime/steps-4"
     verb = ("so101/unseen-verb",)
     franka = ("franka/seen", "franka/unseen-combination")
     return (
@@ -94,8 +94,8 @@ def claims(usual: int, most: int) -> tuple[Claim, ...]:
               "transfer/hand", "transfer/none", verb, 1.42, "progress"),
         Claim("new-arm", "30 minutes of play bring a new arm to 80 % of its specialist",
               "new-arm/play", "new-arm/specialist", franka, 0.8),
-        Claim("kept", "and keep 90 % of what the old arm could", "new-arm/play", largest, NEAR, 0.9),
-        Claim("flash", "Flash keeps 90 % of four steps' success in one", "runtime/flash", largest, NEAR, 0.9),
+        Claim("kept", "and keep 90 % of what the old arm could", "new-arm/play", shipped, NEAR, 0.9),
+        Claim("flash", "Flash keeps 90 % of four steps' success in one", "runtime/flash", shipped, NEAR, 0.9),
     )  # fmt: skip
 
 

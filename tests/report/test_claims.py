@@ -51,7 +51,7 @@ def results() -> Results:
 
 
 def test_claims_are_judged_on_what_was_run(results: Results) -> None:
-    found = {claim.key: claim.judge(results) for claim in claims(640, 2560)}
+    found = {claim.key: claim.judge(results) for claim in claims(640)}
     assert found["recipe"].verdict == "shown"
     row = found["recipe"].row()
     assert row["verdict"] == "shown" and row["goal"] == ">= 2" and row["n"] == 3 * 4 * 60
@@ -65,9 +65,9 @@ def test_claims_are_judged_on_what_was_run(results: Results) -> None:
 
 def test_claims_name_cells_of_the_grid() -> None:
     """Every method of a claim is in the grid, and is rolled out where the claim looks."""
-    for profile, usual, most in (("quick", 32, 32), ("small", 640, 2560)):
+    for profile, usual in (("quick", 32), ("small", 640)):
         cells = {f"{c.group}/{c.method}": c for c in grid(profile).cells.values()}
-        for claim in claims(usual, most):
+        for claim in claims(usual):
             for method in (claim.a, claim.b):
                 cell = cells[method]
                 there = {f"{robot}/{suite}" for robot in cell.robots for suite in cell.suites}
@@ -81,7 +81,7 @@ def test_rows_and_figures(results: Results) -> None:
         results, {"wam": "WAM", "action-only": "action-only"}, (40, 640), {"seen": ("so101/seen",)}
     )
     assert len(figure.axes[0].containers) == 2
-    found = claims(640, 2560)[0].judge(results).contrast
+    found = claims(640)[0].judge(results).contrast
     assert found is not None
     figure = plots_claims.forest([("recipe", found.ratio, 2.0)])
     assert figure.axes[0].get_xscale() == "log"
