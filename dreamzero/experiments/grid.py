@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..embodiments import get
@@ -81,6 +81,7 @@ FOOTAGE = (
     ("hand", "seen", 505),
 )
 ACTION_ONLY = {"dream": "none"}
+BEGIN = 0.9  # share of a batch that begins an episode, once it is known how things move
 # Rates of a training that goes on from another: two thirds of those of a start from noise.
 GENTLY = {"matrix_lr": 0.012, "lr": 1e-3}
 
@@ -113,11 +114,15 @@ class Maker:
     def trunk(self, name: str, uses: Sequence[Use], preset: str = "", start: str = "") -> str:
         """A model pretrained on video alone, in stages of falling rates; the name of the last.
 
+        The first learns how things move, the others how an instruction begins.
+
         Args:
             start: trunk it goes on from, in as many stages again.
         """
         for stage in range(self.scale.stages):
             again = f"+{stage}" if stage else ""
+            if stage:
+                uses = [replace(use, begin=BEGIN) for use in uses]
             cell = Cell(
                 f"trunk/{name}{again}-s0", tuple(uses), start, preset or self.scale.preset,
                 settings={"steps": self.scale.trunk_steps},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from dreamzero.errors import UserError
 from dreamzero.evaluate.statistics import Contrast, Rate
+from dreamzero.experiments.claims import grid
 from dreamzero.experiments.results import Measure, Results
+from dreamzero.experiments.runner import Runner
 from dreamzero.sim.splits import SUITES
 
 Verdict = Literal["shown", "not shown", "opposite", "not run"]
@@ -113,3 +117,101 @@ def cells(results: Results, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
                 "by training": ", ".join(f"{100 * x:.0f}" for x in result.by_seed(place)),
                 "progress": f"{100 * result.mean_progress(place).value:.0f} %",
             }
+
+
+def finished(profile: str, folder: Path, kept: Path | None = None) -> Results:
+    """All cells of a grid that were run as they are defined now.
+
+    Args:
+        folder: of a runner; kept: committed results.
+
+    Raises:
+        UserError: there is none.
+    """
+    runner = Runner(grid(profile), folder, kept)
+    found = [result for name in runner.grid.cells if (result := runner.result(name)) is not None]
+    if not found:
+        raise UserError(
+            f"neither {folder} nor {kept} holds a cell of the grid {profile!r}: run "
+            f"`dreamzero experiment run --profile {profile}`"
+        )
+    return Results(found)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that one figure shows.
+
+    Attributes:
+        question: for people; methods: "group/method" -> what the figure calls it; places: legend ->
+            "robot/suite" that are pooled; of: what is measured.
+    """
+
+    question: str
+    methods: Mapping[str, str]
+    places: Mapping[str, tuple[str, ...]]
+    of: Measure = "success"
+
+
+_SEEN = {"seen tasks": ("so101/seen",)}
+_BOTH = _SEEN | {"unseen combinations": ("so101/unseen-combination",)}
+
+
+def groups(usual: int) -> dict[str, Group]:
+    """What is asked besides the number of labels, by the group's name."""
+    wam, plain = f"labels/wam-{usual}", f"labels/action-only-trunk-{usual}"
+    reference = {wam: "world action model", plain: "action-only, same trunk"}
+    unseen = _SEEN | {"unseen tasks and looks": UNSEEN}
+    return {
+        "ways": Group(
+            "What is each part of the recipe worth?",
+            {
+                **reference,
+                "ways/apart": "actions do not see the dream",
+                "ways/independent-times": "independent noise levels",
+                "ways/no-more-video": "no video beside the labels",
+                "ways/wam-scratch": "world action model, no trunk",
+                f"labels/action-only-{usual}": "action-only, no trunk",
+                "ways/regression": "regression, no trunk",
+                "ways/diffusion": "diffusion policy, no trunk",
+                "ways/action-only-trunk-longer": "action-only, same time as the WAM",
+            },
+            unseen,
+        ),
+        "data": Group(
+            "Diverse or repetitive labels, large or small models?",
+            {wam: "16 tasks", "data/repetitive": "4 tasks, as many frames",
+             "size/micro": "a third of the parameters"},
+            unseen,
+        ),
+        "blocks": Group(
+            "Block by block, or all at once; one latent frame a block, or two?",
+            {wam: "one block, two latents", "blocks/k1": "one block, one latent",
+             "blocks/autoregressive": "four blocks, in turn",
+             "blocks/bidirectional": "four blocks, at once"},
+            _BOTH,
+        ),
+        "transfer": Group(
+            "Does video of another body teach a verb that the arm has no actions for?",
+            {"runtime/steps-4": "before", "transfer/none": "no video of zones",
+             "transfer/hand": "video of a bare hand", "transfer/arm": "video of another arm",
+             "transfer/self": "video of the arm itself"},
+            _SEEN | {"onto zones (progress)": ("so101/unseen-verb",)},
+            "progress",
+        ),
+        "new-arm": Group(
+            "What does a new arm do after half an hour of play, and what does the old one keep?",
+            {"new-arm/play": "30 minutes of play", "new-arm/specialist": "46 minutes of instructed labels",
+             "runtime/steps-4": "before"},
+            {"new arm": ("franka/seen", "franka/unseen-combination"), "old arm": NEAR},
+        ),
+        "runtime": Group(
+            "What does cheaper sampling cost in success?",
+            {"runtime/steps-16": "16 steps", "runtime/steps-16-cached": "16 steps, 6 evaluated",
+             "runtime/steps-4-guided": "4 steps, guided", "runtime/steps-4": "4 steps",
+             "runtime/steps-1": "1 step", "runtime/flash": "Flash, 1 step",
+             "runtime/flash-plain-4": "trained for Flash, 4 plain steps",
+             "runtime/flash-plain-1": "trained for Flash, 1 plain step"},
+            _BOTH | {"unseen looks": ("so101/unseen-look",)},
+        ),
+    }  # fmt: skip

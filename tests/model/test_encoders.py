@@ -16,7 +16,7 @@ from dreamzero.errors import UserError
 from dreamzero.model import encoders
 from dreamzero.model.encoders.image import ImageEncoder
 from dreamzero.model.encoders.text import UMT5TextEncoder
-from dreamzero.model.text import WordEncoder
+from dreamzero.model.text import WordEncoder, words
 
 WORDS = ["push", "the", "red", "block", "blue"]
 PROMPTS = ["push the red block", "push the", ""]
@@ -237,3 +237,18 @@ def test_weights_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     short = put("short", json.dumps({**json.loads(config), "num_hidden_layers": 2}))
     save_file(weights, short / "model.safetensors", {"format": "pt"})
     refused(short, r"has no place for encoder\.layers\.2\..* \(16 in all\)")
+
+
+def test_a_grown_vocabulary_keeps_what_was_known() -> None:
+    small = WordEncoder.fit(["push the red block"], dim=8)
+    grown = small.grown(["push the red block onto the cyan zone as far as it goes"])
+    assert grown.unknown("the cyan zone") == [] and small.unknown("cyan") == ["cyan"]
+    known = "push the red block"
+    n = len(words(known))
+    torch.testing.assert_close(grown.encode([known])[:, :n], small.encode([known])[:, :n])
+    assert (
+        grown.config.max_words
+        == len(words("push the red block onto the cyan zone as far as it goes")) + 4
+    )
+    same = small.grown(["the block"])
+    torch.testing.assert_close(same.encode([known]), small.encode([known]))
