@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from .cells import Use
-from .grid import ACTION_ONLY, SCALES, Grid, Maker
+from .grid import ACTION_ONLY, SCALES, SHIPPED, Grid, Maker
 from .recordings import Recording
 
 # What a policy can be measured on without leaving what it was trained for.
 NEAR = ("seen", "unseen-combination")
-SHIPPED = "tiny_so101"  # what questions about a model that can do its tasks start from
 
 
 def labels(make: Maker) -> None:
@@ -60,7 +59,7 @@ def ways(make: Maker) -> None:
         for way, (settings, start, watches) in WAYS.items():
             watched = None if watches else ()
             make.trained("ways", way, seed, start=start, watched=watched, settings=settings)
-        longer = ACTION_ONLY | {"steps": round(2.3 * make.scale.steps)}
+        longer = ACTION_ONLY | {"steps": round(1.5 * make.scale.steps)}
         make.trained("ways", "action-only-trunk-longer", seed, watched=(), settings=longer)
 
 
@@ -69,7 +68,8 @@ def data(make: Maker) -> None:
     few = ("reach-red", "push-green-right", "push-blue-away", "push-yellow-left")
     make.record(repetitive=Recording("so101", make.scale.usual, 512, only=few))
     for seed in make.scale.seeds:
-        uses = (Use("repetitive", weight=3.0), *make.watched)
+        used = (Use("repetitive", weight=3.0), *make.watched)
+        uses = tuple(replace(use, batch=make.scale.batch) for use in used)
         make.trained("data", "repetitive", seed, uses=uses)
 
 
@@ -86,15 +86,15 @@ def blocks(make: Maker) -> None:
     "autoregressive" predicts the next block behind up to three observed ones; "bidirectional" predicts
     all four at once; both execute one block. "k1" has one latent frame and four actions a block.
     """
-    long = {"latent_frames": 8, "horizon": 32, "blocks": 1}
+    long, many = {"latent_frames": 8, "horizon": 32, "blocks": 1}, make.scale.batch
     for seed in make.scale.seeds:
-        full = (Use("labels", episodes=make.scale.usual, batch=16, blocks=4),)
+        full = (Use("labels", episodes=make.scale.usual, batch=many // 4, blocks=4),)
         make.trained("blocks", "autoregressive", seed, uses=full, memory_blocks=3, suites=NEAR)
-        whole = (Use("labels", episodes=make.scale.usual, batch=16),)
+        whole = (Use("labels", episodes=make.scale.usual, batch=many // 4),)
         make.trained(
             "blocks", "bidirectional", seed, uses=whole, card=long, execute_steps=8, suites=NEAR
         )
-        single = (Use("labels", episodes=make.scale.usual),)
+        single = (Use("labels", episodes=make.scale.usual, batch=many),)
         make.trained(
             "blocks", "k1", seed, uses=single, card={"latent_frames": 1, "horizon": 4}, suites=NEAR
         )

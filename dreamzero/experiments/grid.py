@@ -43,7 +43,9 @@ class Scale:
     """How much of it.
 
     Attributes:
-        preset: size of the models; steps: of a post-training.
+        preset: size of the models.
+        steps, batch: of a training from the trunk, or from noise; windows a step.
+        further: steps of a training that goes on from the shipped model, of half as many windows.
         stages: of video pretraining, of ``trunk_steps`` each.
         labels: numbers of labelled episodes, of which ``usual`` is taken where it is not swept.
         seeds: of training; scenes: a suite and seed.
@@ -54,6 +56,8 @@ class Scale:
 
     preset: str
     steps: int
+    batch: int
+    further: int
     stages: int
     trunk_steps: int
     labels: tuple[int, ...]
@@ -67,9 +71,9 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale("micro", 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
+    "quick": Scale("micro", 20, 48, 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
     "small": Scale(
-        "tiny", 1000, 2, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
+        "tiny", 750, 96, 1000, 2, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
         (1280, 640, 320, 320), 276, 415, 640,
     ),
 }  # fmt: skip
@@ -82,6 +86,7 @@ FOOTAGE = (
 )
 ACTION_ONLY = {"dream": "none"}
 BEGIN = 0.9  # share of a batch that begins an episode, once it is known how things move
+SHIPPED = "tiny_so101"  # what questions about a model that can do its tasks start from
 # Rates of a training that goes on from another: two thirds of those of a start from noise.
 GENTLY = {"matrix_lr": 0.012, "lr": 1e-3}
 
@@ -153,7 +158,10 @@ class Maker:
         watched = self.watched if watched is None else watched
         start = self.all if start is None else start
         uses = (Use("labels", episodes=labels or self.scale.usual, weight=3.0), *watched)
-        steps = {"steps": self.scale.steps} | (GENTLY if start else {})
+        count = self.scale.further if start == SHIPPED else self.scale.steps
+        if start != SHIPPED:
+            uses = tuple(replace(use, batch=self.scale.batch) for use in uses)
+        steps = {"steps": count} | (GENTLY if start else {})
         given: dict[str, Any] = {
             "uses": uses,
             "start": start,

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreamzero.report import interactive, paths
-from dreamzero.report.record import Metric, RunRecord, write_text
+from dreamzero.report.record import FILE_NAME, Metric, RunRecord, load, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,6 +83,10 @@ class NotebookReport:
         self.record.notes.update(
             question=question, answer="", not_shown="", figures=[], videos=[], tables=[]
         )
+        if _in_notebook() and (text := kept_answer(name, self.out_dir)):
+            from IPython.display import Markdown, display
+
+            display(Markdown(text))
 
     def metric(
         self,
@@ -200,6 +204,21 @@ class NotebookReport:
         entries[:] = [entry for entry in entries if entry["path"] != path.name]  # a cell run again
         entries.append({"path": path.name, "caption": caption} | ({"alt": alt} if alt else {}))
         self.record.artifact(path)
+
+
+def kept_answer(name: str, out_dir: Path) -> str:
+    """What the committed run of a notebook answered, as Markdown: it opens the notebook.
+
+    Empty where there is none, or where this run is to take its place (``out_dir``).
+    """
+    folder = paths.repository_root() / "reports" / name
+    if not (folder / FILE_NAME).is_file() or folder.resolve() == out_dir.resolve():
+        return ""
+    kept = load(folder)
+    answer, profile = kept.notes.get("answer", ""), kept.parameters.get("profile", "")
+    if not answer:
+        return ""
+    return f"> **Answer** of the committed run (`{profile}`; {kept.device}): {answer}"
 
 
 def markdown(record: RunRecord) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dreamzero.errors import UserError
-from dreamzero.report import NotebookReport, load, notebooks, paths
+from dreamzero.report import NotebookReport, load, notebook_report, notebooks, paths
+from dreamzero.report.notebook_report import kept_answer
 from dreamzero.report.parameters import parse_cell, read_parameters, typed
 from dreamzero.report.record import RunRecord, verify
 
@@ -162,6 +163,20 @@ def test_report_wants_an_answer_and_its_parameters(tmp_path: Path) -> None:
         NotebookReport("x", "?", {"profile": "quick", "out_dir": str(tmp_path)})
     with pytest.raises(ValueError, match="every row"):
         report.table("t", [{"a": 1}, {"b": 1}], "No.")
+
+
+def test_a_notebook_opens_with_the_committed_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebook_report.paths, "repository_root", lambda: tmp_path)
+    here, kept = tmp_path / "runs", tmp_path / "reports" / "00_coin"
+    assert kept_answer("00_coin", here) == ""
+    report = _report(kept)
+    report.answer("Yes, in 3 of 4.")
+    report.save()
+    said = kept_answer("00_coin", here)
+    assert "Yes, in 3 of 4." in said and "`quick`" in said and report.record.device in said
+    assert kept_answer("00_coin", kept) == "", "what is to be replaced is no answer"
 
 
 def test_report_keeps_the_last_of_a_cell_run_twice(tmp_path: Path) -> None:
