@@ -75,7 +75,7 @@ def data(make: Maker) -> None:
 
 def size(make: Maker) -> None:
     """A third of the parameters, with a trunk of its own, at equal steps."""
-    smaller = make.trunk("micro", make.watched, "micro")
+    smaller = make.trunk("micro", "micro")
     for seed in make.scale.seeds:
         make.trained("size", "micro", seed, start=smaller, preset="micro")
 
@@ -107,7 +107,7 @@ def transfer(make: Maker) -> None:
     footage, without zones; "arm", "hand": and video of another arm, or a bare hand, that pushes blocks
     onto zones; "self": of the arm itself.
     """
-    plain = tuple(replace(use, without="zone") for use in make.watched)
+    plain = tuple(replace(use, without="zone") for use in make.whole)
     for who, body in (("none", ""), ("arm", "ur5e"), ("hand", "hand"), ("self", "so101")):
         watched = plain
         if body:

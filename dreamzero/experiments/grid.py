@@ -49,7 +49,7 @@ class Scale:
         stages: of video pretraining, of ``trunk_steps`` each.
         labels: numbers of labelled episodes, of which ``usual`` is taken where it is not swept.
         seeds: of training; scenes: a suite and seed.
-        video: episodes of each footage of ``FOOTAGE``.
+        video: episodes of each footage of ``FOOTAGE``; begins: of each of ``BEGINNINGS``.
         transfer: episodes of another body's video, at most 20 minutes; play: of a new arm's play, at
             most 30 minutes; specialist: labelled ones of its specialist.
     """
@@ -65,16 +65,17 @@ class Scale:
     seeds: tuple[int, ...]
     scenes: int
     video: tuple[int, int, int, int]
+    begins: tuple[int, int]
     transfer: int
     play: int
     specialist: int
 
 
 SCALES = {
-    "quick": Scale("micro", 20, 48, 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), 8, 8, 16),
+    "quick": Scale("micro", 20, 48, 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), (16, 8), 8, 8, 16),
     "small": Scale(
         "tiny", 750, 96, 1000, 2, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
-        (1280, 640, 320, 320), 276, 415, 640,
+        (1280, 640, 320, 320), (9600, 3200), 276, 415, 640,
     ),
 }  # fmt: skip
 # Body, looks and seed of the footage; the scale says how much of each.
@@ -84,8 +85,12 @@ FOOTAGE = (
     ("ur5e", "seen", 503),
     ("hand", "seen", 505),
 )
+# First 17 rows of many more episodes: which way an instruction goes is soon seen, and a model that sees
+# the same few thousand beginnings again and again learns them by heart.
+BEGINNINGS = (("so101", "seen", 521), ("so101", "unseen-look", 522))
+BEGIN_VERBS, BEGIN_ROWS = ("push", "zone", "push", "reach"), 17
 ACTION_ONLY = {"dream": "none"}
-BEGIN = 0.9  # share of a batch that begins an episode, once it is known how things move
+BEGIN = 0.9  # share of a batch of beginnings that begins an episode
 SHIPPED = "tiny_so101"  # what questions about a model that can do its tasks start from
 # Rates of a training that goes on from another: two thirds of those of a start from noise.
 GENTLY = {"matrix_lr": 0.012, "lr": 1e-3}
@@ -109,27 +114,33 @@ class Maker:
             for (body, looks, seed), episodes in zip(FOOTAGE, scale.video, strict=True)
         }
         self.record(**self.footage)
+        begins = {
+            f"begin-{body}-{looks}": Recording(
+                body, episodes, seed, BEGIN_VERBS, looks, rows=BEGIN_ROWS
+            )
+            for (body, looks, seed), episodes in zip(BEGINNINGS, scale.begins, strict=True)
+        }
+        self.record(**begins)
         self.record(labels=Recording("so101", max(scale.labels), 511))
-        self.watched = videos(self.footage)
-        self.all = self.trunk("all", self.watched)
+        self.whole, self.begins = videos(self.footage), videos(begins)
+        self.watched = tuple(replace(u, weight=u.weight / 2) for u in (*self.whole, *self.begins))
+        self.all = self.trunk("all")
 
     def record(self, **recordings: Recording) -> None:
         self.grid.recordings |= recordings
 
-    def trunk(self, name: str, uses: Sequence[Use], preset: str = "", start: str = "") -> str:
+    def trunk(self, name: str, preset: str = "") -> str:
         """A model pretrained on video alone, in stages of falling rates; the name of the last.
 
-        The first learns how things move, the others how an instruction begins.
-
-        Args:
-            start: trunk it goes on from, in as many stages again.
+        The first learns how things move; the others mostly watch how an instruction begins.
         """
+        start = ""
+        most = tuple(replace(use, weight=2 * use.weight, begin=BEGIN) for use in self.begins)
         for stage in range(self.scale.stages):
             again = f"+{stage}" if stage else ""
-            if stage:
-                uses = [replace(use, begin=BEGIN) for use in uses]
+            uses = (*self.whole, *most) if stage else self.whole
             cell = Cell(
-                f"trunk/{name}{again}-s0", tuple(uses), start, preset or self.scale.preset,
+                f"trunk/{name}{again}-s0", uses, start, preset or self.scale.preset,
                 settings={"steps": self.scale.trunk_steps},
             )  # fmt: skip
             self.grid.add(cell)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..sim import record
@@ -27,12 +28,13 @@ class Recording:
 
     Attributes:
         body: "so101", "ur5e", "franka" or "hand".
-        episodes: of 65 rows (4.3 s) each.
+        episodes: of ``rows`` each.
         seed: of its scenes.
         verbs: of its tasks, in turn, each in every colour; empty: the tasks of the suite "seen".
         looks: suite whose looks it has, "seen" or "unseen-look".
         noise: share of disturbed episodes; midway: of those that start in the middle of the task.
         only: keys of the tasks, instead of ``verbs`` (repetitive data).
+        rows: 65 (4.3 s) are a whole episode; fewer are its beginning, done or not.
     """
 
     body: str
@@ -43,11 +45,19 @@ class Recording:
     noise: float = 0.5
     midway: float = 0.4
     only: tuple[str, ...] = ()
+    rows: int = ROWS
 
     @property
     def minutes(self) -> float:
         """Simulated time."""
-        return self.episodes * ROWS / CONTROL_HZ / 60
+        return self.episodes * self.rows / CONTROL_HZ / 60
+
+    def facts(self) -> dict[str, Any]:
+        """What decides its content, JSON-ready."""
+        found = asdict(self)
+        if self.rows == ROWS:
+            del found["rows"]  # results that were found before there were beginnings stay valid
+        return found
 
     def tasks(self) -> list[Task] | None:
         """In the order they are recorded; None leaves it to the suite."""
@@ -87,6 +97,8 @@ def make(name: str, recording: Recording, folder: Path, progress: bool = True) -
             recording.looks,
             noise=recording.noise,
             midway=recording.midway,
+            rows=recording.rows,
+            keep_failures=recording.rows < ROWS,
             tasks=recording.tasks(),
             progress=progress,
         )

@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +66,7 @@ class Runner:
         """Of everything that a cell's result depends on."""
         if name not in self._digests:
             cell = self.grid.cells[name]
-            made_of = {u.recording: asdict(self.grid.recordings[u.recording]) for u in cell.uses}
+            made_of = {u.recording: self.grid.recordings[u.recording].facts() for u in cell.uses}
             facts = {"format": FORMAT, "cell": cell.facts(), "recordings": made_of}
             before = self.digest(cell.start) if cell.start in self.grid.cells else ""
             self._digests[name] = digest(facts, before)
