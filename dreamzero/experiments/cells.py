@@ -21,7 +21,7 @@ class Use:
         weight: how often its turn comes, against the other uses.
         blocks: blocks a window.
         begin: share of a batch that begins an episode, where the instruction alone says what to do.
-        without: episodes whose instruction has this word are left out.
+        without: episodes whose instruction has one of these words are left out.
     """
 
     recording: str

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..sim.splits import split
 from .cells import Use
 from .grid import ACTION_ONLY, SCALES, SHIPPED, Grid, Maker
 from .recordings import Recording
@@ -100,25 +101,48 @@ def blocks(make: Maker) -> None:
         )
 
 
+# Whose video of a task there is besides the rest: name and body.
+OTHERS = (("none", ""), ("arm", "ur5e"), ("hand", "hand"), ("self", "so101"))
+
+
 def transfer(make: Maker) -> None:
+    """Blocks that the arm has no actions for, from 20 minutes of another body's video.
+
+    From the shipped model, which knows neither the words purple and cyan nor blocks of these colours.
+    "none": the usual labels and footage, without them; "arm", "hand": and video of another arm, or a
+    bare hand, that reaches for and pushes such blocks; "self": of the arm itself.
+    """
+    tasks = tuple(task.key for task in split("unseen-object"))
+    _from_video(make, "transfer", "zone purple cyan", ("seen", "unseen-object"), only=tasks)
+
+
+def zones(make: Maker) -> None:
     """A verb that the arm has no actions for, from 20 minutes of another body's video.
 
-    From the shipped model, which reaches and pushes and never saw a zone. "none": the usual labels and
-    footage, without zones; "arm", "hand": and video of another arm, or a bare hand, that pushes blocks
-    onto zones; "self": of the arm itself.
+    As "transfer", but onto zones: a push whose end the picture says, not the sentence.
     """
-    plain = tuple(replace(use, without="zone") for use in make.whole)
-    for who, body in (("none", ""), ("arm", "ur5e"), ("hand", "hand"), ("self", "so101")):
+    _from_video(make, "zones", "zone", ("seen", "unseen-verb"), verbs=("zone",))
+
+
+def _from_video(
+    make: Maker,
+    group: str,
+    without: str,
+    suites: tuple[str, ...],
+    verbs: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+) -> None:
+    plain = tuple(replace(use, without=without) for use in make.whole)
+    for who, body in OTHERS:
         watched = plain
         if body:
-            name = f"zones-{body}"
-            make.record(**{name: Recording(body, make.scale.transfer, 541, ("zone",))})
+            name = f"{group}-{body}"
+            make.record(**{name: Recording(body, make.scale.transfer, 541, verbs, only=only)})
             watched = (*plain, Use(name, labels=False, weight=2.0))
-        for seed in make.scale.seeds:
+        for seed in make.scale.seeds[: 1 if group == "zones" else None]:
             make.trained(
-                "transfer", who, seed, start=SHIPPED, watched=watched, preset="tiny",
-                suites=("seen", "unseen-verb"),
-            )  # fmt: skip
+                group, who, seed, start=SHIPPED, watched=watched, preset="tiny", suites=suites
+            )
 
 
 def new_arm(make: Maker) -> None:
@@ -175,6 +199,7 @@ CLAIMS: Mapping[str, Callable[[Maker], None]] = {
     "size": size,
     "blocks": blocks,
     "transfer": transfer,
+    "zones": zones,
     "new-arm": new_arm,
     "runtime": runtime,
 }

@@ -65,7 +65,8 @@ def chosen(windows: LatentWindows, use: Use) -> LatentWindows:
     """Those windows that a use takes: of the first episodes, without those of a word."""
     keep = (windows.episode % EPISODES) < (use.episodes or EPISODES)
     if use.without:
-        said = torch.tensor([use.without in words(prompt) for prompt in windows.prompts])
+        unwanted = set(use.without.split())
+        said = torch.tensor([not unwanted.isdisjoint(words(p)) for p in windows.prompts])
         keep &= ~said[windows.prompt]
     changes: dict[str, Any] = {name: x[keep] for name, x in windows.tensors.items()}
     return replace(windows, **changes)

@@ -77,7 +77,7 @@ def verdict(ratio: Rate, goal: float) -> Verdict:
 def claims(usual: int) -> tuple[Claim, ...]:
     """The claims of a grid whose usual number of labels is this."""
     wam, shipped = f"labels/wam-{usual}", "runtime/steps-4"
-    verb = ("so101/unseen-verb",)
+    objects = ("so101/unseen-object",)
     franka = ("franka/seen", "franka/unseen-combination")
     return (
         Claim("recipe", "Video pretraining and joint training double the success of action-only training "
@@ -92,10 +92,10 @@ def claims(usual: int) -> tuple[Claim, ...]:
         Claim("two-latents", "Two latent frames a block are better than one", wam, "blocks/k1", NEAR, 1.0),
         Claim("shared-times", "Shared noise levels are better than independent ones", wam,
               "ways/independent-times", UNSEEN, 1.0),
-        Claim("transfer-arm", "20 minutes of another arm's video teach a verb without actions (progress)",
-              "transfer/arm", "transfer/none", verb, 1.42, "progress"),
-        Claim("transfer-hand", "20 minutes of a bare hand's video teach a verb without actions (progress)",
-              "transfer/hand", "transfer/none", verb, 1.42, "progress"),
+        Claim("transfer-arm", "20 minutes of another arm's video teach blocks without actions (progress)",
+              "transfer/arm", "transfer/none", objects, 1.42, "progress"),
+        Claim("transfer-hand", "20 minutes of a bare hand's video teach blocks without actions (progress)",
+              "transfer/hand", "transfer/none", objects, 1.42, "progress"),
         Claim("new-arm", "30 minutes of play bring a new arm to 80 % of its specialist",
               "new-arm/play", "new-arm/specialist", franka, 0.8),
         Claim("kept", "and keep 90 % of what the old arm could", "new-arm/play", shipped, NEAR, 0.9),
@@ -192,11 +192,17 @@ def groups(usual: int) -> dict[str, Group]:
             _BOTH,
         ),
         "transfer": Group(
-            "Does video of another body teach a verb that the arm has no actions for?",
-            {"runtime/steps-4": "before", "transfer/none": "no video of zones",
-             "transfer/hand": "video of a bare hand", "transfer/arm": "video of another arm",
-             "transfer/self": "video of the arm itself"},
-            _SEEN | {"onto zones (progress)": ("so101/unseen-verb",)},
+            "Does video of another body teach blocks that the arm has no actions for?",
+            {"transfer/none": "no video of them", "transfer/hand": "video of a bare hand",
+             "transfer/arm": "video of another arm", "transfer/self": "video of the arm itself"},
+            _SEEN | {"purple and cyan blocks": ("so101/unseen-object",)},
+            "progress",
+        ),
+        "zones": Group(
+            "And a verb, onto zones? (one training each)",
+            {"zones/none": "no video of it", "zones/hand": "video of a bare hand",
+             "zones/arm": "video of another arm", "zones/self": "video of the arm itself"},
+            _SEEN | {"onto zones": ("so101/unseen-verb",)},
             "progress",
         ),
         "new-arm": Group(
