@@ -43,16 +43,18 @@ class Claim:
         if self.a not in results.methods or self.b not in results.methods:
             return Found(self, "not run", None)
         contrast = results.contrast(self.a, self.b, *self.places, of=self.of)
-        return Found(self, verdict(contrast.ratio, self.goal), contrast)
+        trainings = len(set(results[self.a].seeds) & set(results[self.b].seeds))
+        return Found(self, verdict(contrast.ratio, self.goal), contrast, trainings)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A claim with its evidence."""
+    """A claim with its evidence, of so many pairs of trainings."""
 
     claim: Claim
     verdict: Verdict
     contrast: Contrast | None
+    trainings: int = 0
 
     def row(self) -> dict[str, Any]:
         """Of a table."""
@@ -62,6 +64,7 @@ class Found:
             "ratio": "" if ratio is None else f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]",
             "goal": f">= {self.claim.goal:g}",
             "n": 0 if ratio is None else ratio.n,
+            "trainings": self.trainings,
             "verdict": self.verdict,
         }  # fmt: skip
 
