@@ -164,7 +164,7 @@ def smaller(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         "03_inference": {"episodes": 4, "chunks": 6},
         "04_robot_control": {"episodes": 1},
         "05_cross_embodiment": {"episodes": 8, "steps": 8},
-        "06_generalization": {"cells": "labels/wam-16-s0", "episodes": 4, "scores": 2},
+        "06_generalization": {"cells": "labels/wam-16-s0", "episodes": 4},
     }
 
 
