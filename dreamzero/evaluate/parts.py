@@ -64,8 +64,13 @@ def parts(
     Args:
         policy: with ``dream=True``, of the environment's arm; whole chunks are executed.
         after: chunks that the policy drives itself before the one that is scored.
-        max_steps: of the episode, whose end decides ``success``.
+        max_steps: of the episode, whose end decides ``success``; more than ``after`` chunks.
+
+    Raises:
+        ValueError: the policy does not dream, or the episode ends before the chunk is scored.
     """
+    if after * policy.card.horizon >= max_steps:
+        raise ValueError(f"after={after} chunks an episode of max_steps={max_steps} is over")
     found = np.array([_errors(policy, env, reader, s, after, max_steps) for s in scenes])
     plan, reading, both, still, success = found.T
     return Parts(plan, reading, both, still, success > 0)
@@ -94,7 +99,8 @@ def _errors(
             if i % every == 0:
                 frames.append(env.render_views([view])[view])
         if count == after:
-            assert chunk.video is not None, "a policy that dreams, and shows it"
+            if chunk.video is None:
+                raise ValueError("this policy did not dream: build it with dream=True")
             history, started, driven = list(sent), before, env.tip()
             dreamed = reader.read(policy.model.codec, seen[None], chunk.video[-1:], before[None])[0]
         sent += list(chunk.actions)

@@ -115,7 +115,7 @@ def latents(codec: Any, frames: np.ndarray) -> Tensor:
 def fit(
     env: Tabletop, codec: Any, episodes: int = 400, steps: int = 3000, seed: int = 0
 ) -> MotionReader:
-    """A reader of the environment's arm; every eighth episode is held out for its error.
+    """A reader of the environment's arm; the first eighth of the episodes is held out for its error.
 
     Args:
         episodes: of the expert, disturbed and begun midway as in recordings; a tenth of a second each.

@@ -69,8 +69,7 @@ def data(make: Maker) -> None:
     few = ("reach-red", "push-green-right", "push-blue-away", "push-yellow-left")
     make.record(repetitive=Recording("so101", make.scale.usual, 512, only=few))
     for seed in make.scale.seeds:
-        used = (Use("repetitive", weight=3.0), *make.watched)
-        uses = tuple(replace(use, batch=make.scale.batch) for use in used)
+        uses = make.batched(Use("repetitive", weight=3.0), *make.watched)
         make.trained("data", "repetitive", seed, uses=uses)
 
 

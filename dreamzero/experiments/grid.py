@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..embodiments import get
+from ..shipped import NAME
 from ..sim.splits import SUITES, tasks_of
 from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, VERBS
 from .cells import Cell, Use
@@ -91,7 +92,7 @@ BEGINNINGS = (("so101", "seen", 521), ("so101", "unseen-look", 522))
 BEGIN_VERBS, BEGIN_ROWS = ("push", "zone", "push", "reach"), 17
 ACTION_ONLY = {"dream": "none"}
 BEGIN = 0.9  # share of a batch of beginnings that begins an episode
-SHIPPED = "tiny_so101"  # what questions about a model that can do its tasks start from
+SHIPPED = NAME  # what questions about a model that can do its tasks start from
 # Rates of a training that goes on from another: two thirds of those of a start from noise.
 GENTLY = {"matrix_lr": 0.012, "lr": 1e-3}
 
@@ -171,7 +172,7 @@ class Maker:
         uses = (Use("labels", episodes=labels or self.scale.usual, weight=3.0), *watched)
         count = self.scale.further if start == SHIPPED else self.scale.steps
         if start != SHIPPED:
-            uses = tuple(replace(use, batch=self.scale.batch) for use in uses)
+            uses = self.batched(*uses)
         steps = {"steps": count} | (GENTLY if start else {})
         given: dict[str, Any] = {
             "uses": uses,
@@ -185,6 +186,10 @@ class Maker:
         cell = Cell(f"{group}/{method}-s{seed}", **(given | rest))
         self.grid.add(cell)
         return cell
+
+    def batched(self, *uses: Use) -> tuple[Use, ...]:
+        """The same in batches of a training from the trunk, or from noise."""
+        return tuple(replace(use, batch=self.scale.batch) for use in uses)
 
     def evaluated(self, group: str, method: str, seed: int, start: str, **rest: Any) -> Cell:
         """Rollouts of another cell's model, or of a baseline."""

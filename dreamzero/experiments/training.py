@@ -18,7 +18,7 @@ from ..model.bundle import WorldActionModel
 from ..model.presets import preset
 from ..model.text import WordEncoder, words
 from ..model.transformer import DreamZeroTransformer
-from ..shipped import find
+from ..shipped import NAME, find
 from ..train.cache import FeatureCache
 from ..train.config import Source, TrainSettings
 from ..train.features import FeatureEncoder
@@ -29,7 +29,7 @@ from ..train.run import configured, cut_windows
 from .cells import Cell, Use
 
 COMPILED = 500  # steps from which it pays
-CODEC = "tiny_so101"  # of all cells: a codec is not what is compared
+CODEC = NAME  # of all cells: a codec is not what is compared
 
 
 def settings_of(cell: Cell) -> TrainSettings:

@@ -53,7 +53,8 @@ def curves(
                 x = np.array([n for n, _ in found]) * 1.03 ** (shift - 1)
                 values = np.array([[r.value, r.low, r.high] for _, r in found]).T * 100
                 axis.errorbar(
-                    x, values[0], yerr=np.maximum(0, [values[0] - values[1], values[2] - values[0]]), marker="o",
+                    x, values[0], marker="o",
+                    yerr=np.maximum(0, [values[0] - values[1], values[2] - values[0]]),
                     color=style.PALETTE[shift], capsize=3, linewidth=1.6, label=words,
                 )  # fmt: skip
             axis.set(xscale="log", xticks=labels, xticklabels=labels, title=title)
@@ -128,8 +129,8 @@ def rates(
                 continue
             x, low, high = 100 * np.array(values).T
             axis.errorbar(
-                x, at, xerr=np.maximum(0, [x - low, high - x]), fmt="o", color=style.PALETTE[shift], capsize=2.5,
-                linewidth=1.6, label=words,
+                x, at, xerr=np.maximum(0, [x - low, high - x]), fmt="o", color=style.PALETTE[shift],
+                capsize=2.5, linewidth=1.6, label=words,
             )  # fmt: skip
         axis.set(yticks=range(len(shown)), yticklabels=list(shown.values()))
         axis.set_ylim(len(shown) - 0.5, -0.5)
