@@ -30,7 +30,7 @@ def add(subparsers: Any) -> None:
         "--suite",
         action="append",
         help="seen, unseen-combination, unseen-object, unseen-verb or unseen-look (default seen); "
-        "may be repeated",
+        "may be repeated; SUITE:VERB,VERB for other verbs than its own, as seen:shove,chain",
     )
     parser.add_argument("--episodes", type=int, default=200, help="scenes a suite (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="first scene (default 0)")

@@ -148,6 +148,7 @@ def evaluate(
 
     Args:
         policy: model folder, address of a policy server, or "hold", "replay", "expert".
+        suite: of ``sim.splits``; "seen:chain,shove" asks for other verbs than the suite's own.
         seed: first scene; scenes ``seed .. seed + episodes`` are the same for every policy.
         workers: processes.
         together: scenes of a process that share a forward pass of a model; 1 acts as a robot has to,
@@ -161,11 +162,10 @@ def evaluate(
     """
     from tqdm.auto import tqdm
 
-    from ..sim import SUITES
+    from ..sim.splits import split
 
     spec = str(policy)
-    if suite not in SUITES:
-        raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
+    split(suite)
     if episodes < 1:
         raise UserError(f"--episodes {episodes}: give at least 1 (200 for a published number)")
     acting = [card.robot for card in tabletop.CARDS if card.has_action]

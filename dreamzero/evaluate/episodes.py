@@ -46,7 +46,7 @@ class Evaluation:
 
     @property
     def progress(self) -> Rate:
-        return mean_interval([e.progress for e in self.episodes])
+        return mean_interval([e.progress for e in self.episodes], (0.0, 1.0))
 
     def by_verb(self) -> dict[str, Rate]:
         """Success by the first word of the task."""

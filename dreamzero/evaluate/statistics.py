@@ -35,15 +35,18 @@ def wilson(successes: int, n: int, z: float = _Z95) -> Rate:
     return Rate(p, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
-def mean_interval(values: list[float], z: float = _Z95) -> Rate:
-    """Mean and normal 95 % interval of measurements (task progress, errors)."""
+def mean_interval(
+    values: list[float], bounds: tuple[float, float] = (-math.inf, math.inf), z: float = _Z95
+) -> Rate:
+    """Mean and normal 95 % interval of measurements (task progress, errors), cut to what they may be."""
     n = len(values)
     if n < 1:
         raise ValueError("need at least one measurement")
     mean = sum(values) / n
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / max(n - 1, 1))
     half = z * spread / math.sqrt(n)
-    return Rate(mean, mean - half, mean + half, n)
+    low, high = bounds
+    return Rate(mean, max(mean - half, low), min(mean + half, high), n)
 
 
 @dataclass(frozen=True)

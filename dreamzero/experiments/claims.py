@@ -144,23 +144,41 @@ def _from_video(
             )
 
 
-def new_arm(make: Maker) -> None:
-    """An arm that the shipped model never saw, from 30 minutes of play without instructions.
+def plans(make: Maker) -> None:
+    """Tasks with several valid ways (shove, whichever way), and longer ones (push onto a zone, then touch).
 
-    "play" repeats some labels of the old arm beside it; "specialist" has instructed labels of the new
-    arm. Both are rolled out on the new arm, and "play" on the old one too: what it kept of
-    "runtime/steps-4".
+    Both from the shipped model, which has labels of neither, and the usual number of labels of both.
     """
+    verbs = ("shove", "chain")
+    make.record(plans=Recording("so101", make.scale.usual, 513, verbs))
+    for seed in make.scale.seeds:
+        for method, settings in (("wam", {}), ("action-only", ACTION_ONLY)):
+            make.trained(
+                "plans", method, seed, start=SHIPPED, preset="tiny", settings=settings,
+                uses=(Use("plans"),), suites=tuple(f"seen:{verb}" for verb in verbs),
+            )  # fmt: skip
+
+
+def new_arm(make: Maker) -> None:
+    """An arm that the shipped model never saw, from 30 minutes of its own.
+
+    "play" is without instructions; "two-colours" with them, but of red and blue blocks alone, which
+    leaves tasks for zero shots; "specialist" has instructed labels of all of them. The first two are
+    rolled out on the old arm too: what it kept of "runtime/steps-4", with some of its labels repeated.
+    """
+    some = tuple(t.key for t in split("seen") if t.colour in ("red", "blue"))
     make.record(
         play=Recording("franka", make.scale.play, 531, ("play",)),
+        some=Recording("franka", make.scale.play, 533, only=some),
         specialist=Recording("franka", make.scale.specialist, 532),
     )
     again = Use("labels", episodes=make.scale.usual, weight=1.0)
     for seed in make.scale.seeds:
-        make.trained(
-            "new-arm", "play", seed, start=SHIPPED, preset="tiny",
-            uses=(Use("play", weight=3.0), again), robots=("franka", "so101"), suites=NEAR,
-        )  # fmt: skip
+        for method, recording in (("play", "play"), ("two-colours", "some")):
+            make.trained(
+                "new-arm", method, seed, start=SHIPPED, preset="tiny",
+                uses=(Use(recording, weight=3.0), again), robots=("franka", "so101"), suites=NEAR,
+            )  # fmt: skip
         make.trained(
             "new-arm", "specialist", seed, start=SHIPPED, preset="tiny",
             uses=(Use("specialist", weight=3.0), again), robots=("franka",), suites=NEAR,
@@ -199,6 +217,7 @@ CLAIMS: Mapping[str, Callable[[Maker], None]] = {
     "blocks": blocks,
     "transfer": transfer,
     "zones": zones,
+    "plans": plans,
     "new-arm": new_arm,
     "runtime": runtime,
 }

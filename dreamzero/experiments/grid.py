@@ -10,6 +10,7 @@ from ..embodiments import get
 from ..shipped import NAME
 from ..sim.splits import SUITES, tasks_of
 from ..sim.tasks import EXTRA_COLOURS, TRAIN_COLOURS, VERBS
+from ..train.config import TrainSettings
 from .cells import Cell, Use
 from .recordings import Recording
 
@@ -40,6 +41,21 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Of video pretraining.
+
+    Attributes:
+        steps: of 48 windows, at rates that fall to their end.
+        begins: how many of ``BEGINNINGS`` it sees besides the footage.
+        shift: flow shift; the higher, the more of its steps dream from nearly nothing but the instruction.
+    """
+
+    steps: int
+    begins: int = 0
+    shift: float = TrainSettings.shift
+
+
+@dataclass(frozen=True)
 class Scale:
     """How much of it.
 
@@ -47,7 +63,7 @@ class Scale:
         preset: size of the models.
         steps, batch: of a training from the trunk, or from noise; windows a step.
         further: steps of a training that goes on from the shipped model, of half as many windows.
-        stages: of video pretraining, of ``trunk_steps`` each.
+        stages: of video pretraining.
         labels: numbers of labelled episodes, of which ``usual`` is taken where it is not swept.
         seeds: of training; scenes: a suite and seed.
         video: episodes of each footage of ``FOOTAGE``; begins: of each of ``BEGINNINGS``.
@@ -59,24 +75,27 @@ class Scale:
     steps: int
     batch: int
     further: int
-    stages: int
-    trunk_steps: int
+    stages: tuple[Stage, ...]
     labels: tuple[int, ...]
     usual: int
     seeds: tuple[int, ...]
     scenes: int
     video: tuple[int, int, int, int]
-    begins: tuple[int, int]
+    begins: tuple[int, int, int]
     transfer: int
     play: int
     specialist: int
 
 
 SCALES = {
-    "quick": Scale("micro", 20, 48, 20, 1, 20, (16, 32), 32, (0,), 4, (16, 8, 8, 8), (16, 8), 8, 8, 16),
+    "quick": Scale(
+        "micro", 20, 48, 20, (Stage(20), Stage(20, 3, 15.0)), (16, 32), 32, (0,), 4,
+        (16, 8, 8, 8), (16, 8, 16), 8, 8, 16,
+    ),
     "small": Scale(
-        "tiny", 750, 96, 1000, 2, 3500, (40, 160, 640, 2560), 640, (0, 1, 2), 67,
-        (1280, 640, 320, 320), (9600, 3200), 276, 415, 640,
+        "tiny", 750, 96, 1000, (Stage(3500), Stage(3500, 2), Stage(6000, 3, 15.0)),
+        (40, 160, 640, 2560), 640, (0, 1, 2), 67,
+        (1280, 640, 320, 320), (9600, 3200, 25600), 276, 415, 640,
     ),
 }  # fmt: skip
 # Body, looks and seed of the footage; the scale says how much of each.
@@ -88,7 +107,11 @@ FOOTAGE = (
 )
 # First 17 rows of many more episodes: which way an instruction goes is soon seen, and a model that sees
 # the same few thousand beginnings again and again learns them by heart.
-BEGINNINGS = (("so101", "seen", 521), ("so101", "unseen-look", 522))
+BEGINNINGS = (
+    ("begin-so101-seen", "so101", "seen", 521),
+    ("begin-so101-unseen-look", "so101", "unseen-look", 522),
+    ("begin-so101-seen-more", "so101", "seen", 523),
+)
 BEGIN_VERBS, BEGIN_ROWS = ("push", "zone", "push", "reach"), 17
 ACTION_ONLY = {"dream": "none"}
 BEGIN = 0.9  # share of a batch of beginnings that begins an episode
@@ -116,33 +139,34 @@ class Maker:
         }
         self.record(**self.footage)
         begins = {
-            f"begin-{body}-{looks}": Recording(
-                body, episodes, seed, BEGIN_VERBS, looks, rows=BEGIN_ROWS
-            )
-            for (body, looks, seed), episodes in zip(BEGINNINGS, scale.begins, strict=True)
+            name: Recording(body, episodes, seed, BEGIN_VERBS, looks, rows=BEGIN_ROWS)
+            for (name, body, looks, seed), episodes in zip(BEGINNINGS, scale.begins, strict=True)
         }
         self.record(**begins)
         self.record(labels=Recording("so101", max(scale.labels), 511))
-        self.whole, self.begins = videos(self.footage), videos(begins)
-        self.watched = tuple(replace(u, weight=u.weight / 2) for u in (*self.whole, *self.begins))
+        self.whole, self.begins = videos(self.footage), begins
+        # Twice as often as labels: a model that only sees a few hundred scenes forgets how to plan.
+        again = (replace(u, weight=5 * u.weight, begin=BEGIN) for u in videos(begins))
+        self.watched = (*self.whole, *again)
         self.all = self.trunk("all")
 
     def record(self, **recordings: Recording) -> None:
         self.grid.recordings |= recordings
 
     def trunk(self, name: str, preset: str = "") -> str:
-        """A model pretrained on video alone, in stages of falling rates; the name of the last.
+        """A model pretrained on video alone, stage after stage; the name of the last.
 
         The first learns how things move; the others mostly watch how an instruction begins.
         """
         start = ""
-        most = tuple(replace(use, weight=2 * use.weight, begin=BEGIN) for use in self.begins)
-        for stage in range(self.scale.stages):
-            again = f"+{stage}" if stage else ""
-            uses = (*self.whole, *most) if stage else self.whole
+        for number, stage in enumerate(self.scale.stages):
+            again = f"+{number}" if number else ""
+            shown = dict(list(self.begins.items())[: stage.begins])
+            most = tuple(replace(u, weight=2 * u.weight, begin=BEGIN) for u in videos(shown))
+            other = {} if stage.shift == Stage.shift else {"shift": stage.shift}
             cell = Cell(
-                f"trunk/{name}{again}-s0", uses, start, preset or self.scale.preset,
-                settings={"steps": self.scale.trunk_steps},
+                f"trunk/{name}{again}-s0", (*self.whole, *most), start,
+                preset or self.scale.preset, settings={"steps": stage.steps} | other,
             )  # fmt: skip
             self.grid.add(cell)
             start = cell.name

@@ -58,7 +58,7 @@ class Result:
 
     def mean_progress(self, *places: str) -> Rate:
         """Partial credit over all scenes and seeds, with a normal interval."""
-        return mean_interval(self.pooled(places, of="progress").ravel().tolist())
+        return mean_interval(self.pooled(places, of="progress").ravel().tolist(), (0.0, 1.0))
 
     def by_seed(self, *places: str) -> list[float]:
         """Success of each training seed: what another training would have changed."""

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreamzero.report import interactive, paths
-from dreamzero.report.record import FILE_NAME, Metric, RunRecord, load, write_text
+from dreamzero.report.record import FILE_NAME, Metric, RunRecord, is_deep, load, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -229,8 +229,13 @@ def markdown(record: RunRecord) -> str:
     if notes.get("not_shown"):
         lines += [f"Not shown: {notes['not_shown']}", ""]
     if record.metrics:
-        rows = [[name, str(metric)] for name, metric in record.metrics.items()]
-        lines += [markdown_table(["metric", "value"], rows), ""]
+        rows = {name: [name, str(metric)] for name, metric in record.metrics.items()}
+        plain = [row for name, row in rows.items() if not is_deep(name)]
+        deep = [row for name, row in rows.items() if is_deep(name)]
+        lines += [markdown_table(["metric", "value"], plain), ""] if plain else []
+        if deep:
+            lines += [f"<details><summary>{len(deep)} more, of single cells</summary>", "",
+                      markdown_table(["metric", "value"], deep), "", "</details>", ""]  # fmt: skip
     for figure in notes.get("figures", []):
         lines += [
             f"![{figure.get('alt') or figure['caption']}]({figure['path']})",

@@ -186,6 +186,11 @@ def verify(record: RunRecord, directory: str | os.PathLike[str]) -> list[str]:
     return changed
 
 
+def is_deep(name: str) -> bool:
+    """Whether a metric is one of many of its kind, as "cells/labels/wam-640/so101/seen": folded in reports."""
+    return name.count("/") > 2
+
+
 def format_number(value: float) -> str:
     """A number as a reader wants it: four significant digits, no exponent from 0.001 to 1e6."""
     if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e6:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UserError
 from .layout import ZONE_COLOURS, Block, Zone, place
 from .looks import TRAIN, UNSEEN, Look, LookRange
-from .tasks import DIRECTIONS, EXTRA_COLOURS, TRAIN_COLOURS, Task
+from .tasks import DIRECTIONS, EXTRA_COLOURS, TRAIN_COLOURS, VERBS, Task
 
 SUITES = ("seen", "unseen-combination", "unseen-object", "unseen-verb", "unseen-look")
 BASIC = ("reach", "push")
@@ -53,18 +53,34 @@ class Scene:
     zones: tuple[Zone, ...] = ()
 
 
+def parse_suite(name: str) -> tuple[str, tuple[str, ...] | None]:
+    """A suite and the verbs that its name asks for: "seen", or "seen:chain" or "seen:chain,shove".
+
+    Raises UserError for an unknown suite or verb.
+    """
+    suite, _, listed = name.partition(":")
+    if suite not in SUITES:
+        raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
+    if not listed:
+        return suite, None
+    verbs = tuple(listed.split(","))
+    for verb in verbs:
+        if verb not in VERBS:
+            raise UserError(f"suite {name!r}: no verb {verb!r}; known: {', '.join(VERBS)}")
+    return suite, verbs
+
+
 def split(name: str, verbs: Sequence[str] | None = None) -> tuple[Task, ...]:
-    """Tasks of a suite.
+    """Tasks of a suite, of the verbs that its name asks for (``parse_suite``), or these.
 
     Left to their own verbs: "seen" (16: four reaches, twelve pushes), "unseen-combination" (four
     pushes), "unseen-object" (reaches and pushes of blocks in two more colours), "unseen-verb" (blocks
     pushed onto zones), "unseen-look" (those of "seen"). Raises UserError for an unknown suite or
     verb, and where a suite has no task of these verbs.
     """
-    if name not in SUITES:
-        raise UserError(f"unknown suite {name!r}; known: {', '.join(SUITES)}")
+    name, asked = parse_suite(name)
     if verbs is None:
-        verbs = UNSEEN_VERBS if name == "unseen-verb" else BASIC
+        verbs = asked or (UNSEEN_VERBS if name == "unseen-verb" else BASIC)
     colours = EXTRA_COLOURS if name == "unseen-object" else TRAIN_COLOURS
     tasks = [task for verb in verbs for task in tasks_of(verb, colours)]
     if name == "unseen-verb":
@@ -91,9 +107,7 @@ def tasks_of(verb: str, colours: Sequence[str] = TRAIN_COLOURS) -> list[Task]:
 
 def look_range(name: str) -> LookRange:
     """Looks of a suite: the training range, or the held-out one for "unseen-look"."""
-    if name not in SUITES:
-        raise UserError(f"unknown suite {name!r}; known: {', '.join(SUITES)}")
-    return UNSEEN if name == "unseen-look" else TRAIN
+    return UNSEEN if parse_suite(name)[0] == "unseen-look" else TRAIN
 
 
 def sample_scene(

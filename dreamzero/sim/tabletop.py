@@ -16,7 +16,7 @@ from .judge import Judge
 from .layout import BLOCK_HALF_M
 from .looks import Look
 from .render import Camera, mujoco
-from .splits import SUITES, Scene, sample_scene, with_look
+from .splits import Scene, parse_suite, sample_scene, with_look
 from .tasks import COLOURS, Task
 
 
@@ -52,8 +52,7 @@ class Tabletop(gymnasium.Env):
             raise UserError(f"unknown view {unknown[0]!r}; known: {', '.join(VIEWS)}")
         if not 16 <= size_px <= 512:
             raise UserError(f"size_px must be between 16 and 512, got {size_px}")
-        if suite not in SUITES:
-            raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
+        parse_suite(suite)
         self.arm = arms.get(robot)
         self.views, self.size_px, self.suite, self.strict = tuple(views), size_px, suite, strict
         self.render_mode = render_mode

@@ -84,6 +84,15 @@ def test_unknown_suites_and_empty_ones_are_refused() -> None:
         split("unseen-combination", ("lift",))
     with pytest.raises(UserError, match="seed"):
         sample_scene("seen", -1)
+    with pytest.raises(UserError, match="no verb 'dance'"):
+        split("seen:dance")
+
+
+def test_a_suite_may_name_its_verbs() -> None:
+    assert split("seen:shove,chain") == split("seen", ("shove", "chain"))
+    assert {t.verb for t in split("seen:shove,chain")} == {"shove", "chain"}
+    assert sample_scene("seen:chain", 5).task.verb == "chain"
+    assert look_range("unseen-look:shove") == UNSEEN
 
 
 def test_held_out_looks_do_not_overlap_the_training_ones() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..notebooks import EXECUTED
-from ..record import Metric, RunRecord, format_number
+from ..record import Metric, RunRecord, format_number, is_deep
 from . import media
 
 _SCREEN = 1.6  # width over height
@@ -30,7 +30,7 @@ def entry(name: str, record: RunRecord | None, folder: Path, failure: str = "") 
     base: dict[str, Any] = {
         "number": number, "title": title, "folder": name, "href": f"{name}/index.html",
         "anchor": re.sub(r"\W+", "-", name), "failure": failure, "question": title, "answer": "",
-        "not_shown": "", "key": [], "groups": [], "figures": [], "videos": [], "tables": [],
+        "not_shown": "", "key": [], "groups": [], "deep": [], "figures": [], "videos": [], "tables": [],
         "facts": [], "artifacts": [], "thumb": "", "notebook": False,
     }  # fmt: skip
     if record is None:
@@ -38,14 +38,17 @@ def entry(name: str, record: RunRecord | None, folder: Path, failure: str = "") 
         if (failed / EXECUTED).is_file():
             base |= {"folder": f"{name}.failed", "href": f"{name}.failed/notebook.html"}
         return base
-    notes = record.notes
+    notes, rows = record.notes, _rows(record)
+    plain = [row for row in rows if not is_deep(row["full"])]
+    deep = [row for row in rows if is_deep(row["full"])]
     figures = media.embedded(notes.get("figures", []), record, folder)
     return base | {
         "question": notes.get("question", ""),
         "answer": notes.get("answer", ""),
         "not_shown": notes.get("not_shown", ""),
-        "key": [row for row in _rows(record) if row["interval"]][:_KEY] or _rows(record)[:_KEY],
-        "groups": groups(record),
+        "key": [row for row in plain if row["interval"]][:_KEY] or plain[:_KEY],
+        "groups": groups(plain),
+        "deep": groups(deep),
         "figures": figures,
         "videos": media.embedded(notes.get("videos", []), record, folder),
         "tables": [_table(table) for table in notes.get("tables", []) if _is_table(table)],
@@ -70,17 +73,17 @@ def link(one: dict[str, Any]) -> dict[str, str]:
     return {"title": f"{one['number']} {one['title']}".strip(), "href": one["href"]}
 
 
-def groups(record: RunRecord) -> list[dict[str, Any]]:
-    """The metrics, those of one ``prefix/`` together under its name."""
+def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics, those of one ``prefix/`` together under its name."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in _rows(record):
+    for row in rows:
         found.setdefault(row["group"], []).append(row)
-    single = [rows for name, rows in found.items() if not name or len(rows) == 1]
-    loose = [{**row, "name": row["full"]} for rows in single for row in rows]
-    named = [(n, rows) for n, rows in found.items() if n and len(rows) > 1]
+    single = [some for name, some in found.items() if not name or len(some) == 1]
+    loose = [{**row, "name": row["full"]} for some in single for row in some]
+    named = [(n, some) for n, some in found.items() if n and len(some) > 1]
     return [
         *([{"name": "", "rows": loose}] if loose else []),
-        *({"name": name, "rows": rows} for name, rows in named),
+        *({"name": name, "rows": some} for name, some in named),
     ]
 
 
