@@ -17,6 +17,7 @@ from dreamzero.sim.splits import SUITES
 Verdict = Literal["shown", "not shown", "opposite", "not run"]
 UNSEEN = tuple(f"so101/{suite}" for suite in SUITES if suite.startswith("unseen"))
 NEAR = ("so101/seen", "so101/unseen-combination")
+PLANS = ("so101/seen:shove", "so101/seen:chain")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,13 @@ def claims(usual: int) -> tuple[Claim, ...]:
               "transfer/arm", "transfer/none", objects, 1.42, "progress"),
         Claim("transfer-hand", "20 minutes of a bare hand's video teach blocks without actions (progress)",
               "transfer/hand", "transfer/none", objects, 1.42, "progress"),
-        Claim("new-arm", "30 minutes of play bring a new arm to 80 % of its specialist",
+        Claim("plans", "Dreaming helps where there are several ways, or a longer task", "plans/wam",
+              "plans/action-only", PLANS, 1.0),
+        Claim("new-arm-colours", "30 minutes with two of four colours bring a new arm to 80 % of its specialist",
+              "new-arm/two-colours", "new-arm/specialist", franka, 0.8),
+        Claim("kept-colours", "and keep 90 % of what the old arm could", "new-arm/two-colours", shipped,
+              NEAR, 0.9),
+        Claim("new-arm", "30 minutes of play without instructions bring a new arm to 80 % of its specialist",
               "new-arm/play", "new-arm/specialist", franka, 0.8),
         Claim("kept", "and keep 90 % of what the old arm could", "new-arm/play", shipped, NEAR, 0.9),
         Claim("flash", "Flash keeps 90 % of four steps' success in one", "runtime/flash", shipped, NEAR, 0.9),
@@ -208,10 +215,17 @@ def groups(usual: int) -> dict[str, Group]:
             _SEEN | {"onto zones": ("so101/unseen-verb",)},
             "progress",
         ),
+        "plans": Group(
+            "Does dreaming help where there are several ways, or a longer task?",
+            {"plans/wam": "world action model", "plans/action-only": "action-only"},
+            {"several ways": PLANS[:1], "push, then touch": PLANS[1:]},
+            "progress",
+        ),
         "new-arm": Group(
-            "What does a new arm do after half an hour of play, and what does the old one keep?",
-            {"new-arm/play": "30 minutes of play", "new-arm/specialist": "46 minutes of instructed labels",
-             "runtime/steps-4": "before"},
+            "What does a new arm do after half an hour, and what does the old one keep?",
+            {"new-arm/play": "30 minutes of play, no instructions",
+             "new-arm/two-colours": "30 minutes with two of four colours",
+             "new-arm/specialist": "46 minutes with all of them", "runtime/steps-4": "before"},
             {"new arm": ("franka/seen", "franka/unseen-combination"), "old arm": NEAR},
         ),
         "runtime": Group(
