@@ -143,7 +143,9 @@ class Maker:
             for (name, body, looks, seed), episodes in zip(BEGINNINGS, scale.begins, strict=True)
         }
         self.record(**begins)
-        self.record(labels=Recording("so101", max(scale.labels), 511))
+        # The same first episodes: whoever needs a few does not wait for all of them.
+        self.record(labels=Recording("so101", scale.usual, 511))
+        self.record(many=Recording("so101", max(scale.labels), 511))
         self.whole, self.begins = videos(self.footage), begins
         # Twice as often as labels: a model that only sees a few hundred scenes forgets how to plan.
         again = (replace(u, weight=5 * u.weight, begin=BEGIN) for u in videos(begins))
@@ -193,7 +195,9 @@ class Maker:
         """
         watched = self.watched if watched is None else watched
         start = self.all if start is None else start
-        uses = (Use("labels", episodes=labels or self.scale.usual, weight=3.0), *watched)
+        episodes = labels or self.scale.usual
+        recording = "labels" if episodes <= self.scale.usual else "many"
+        uses = (Use(recording, episodes=episodes, weight=3.0), *watched)
         count = self.scale.further if start == SHIPPED else self.scale.steps
         if start != SHIPPED:
             uses = self.batched(*uses)
