@@ -22,6 +22,7 @@ from ..report.record import RunRecord
 from .config import TrainSettings
 from .flops import arithmetic, layout_of, peak_flops, seen_pairs
 from .plan import default_canvas
+from .precision import in_bf16
 from .recompute import LiveBytes, set_recompute
 
 # Relative root mean square by which the two attentions may differ, by dtype.
@@ -119,6 +120,7 @@ def measure(
         windows: full windows a step.
     """
     config, where = preset(name), torch.device(device)
+    bf16 = in_bf16(bf16, where)
     record = RunRecord(
         "bench-train",
         parameters={

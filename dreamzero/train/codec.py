@@ -17,6 +17,8 @@ from ..errors import UserError
 from ..model.codecs.base import Codec, to_float
 from ..model.codecs.tiny import GROUP, STRIDE, TinyCodec
 from .config import CodecTraining
+from .muon import Muon
+from .precision import in_bf16
 
 MOVED = 0.1  # of the range 0..1, any channel
 
@@ -203,18 +205,18 @@ def _fit(codec: TinyCodec, clips: np.ndarray, config: CodecTraining, progress: b
     kernels = [p for p in learning if p.ndim == 4]
     # Muon takes matrices: in channels_last, [out, h * w * in] is a view of the kernel.
     matrices = [nn.Parameter(_matrix(p.detach())) for p in kernels]
-    muon = torch.optim.Muon(matrices, lr=config.matrix_lr, weight_decay=0.0)
+    muon = Muon(matrices, lr=config.matrix_lr, weight_decay=0.0)
     biases = [p for p in learning if p.ndim != 4]
     adamw = torch.optim.AdamW(biases, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
     rng = np.random.default_rng(config.seed)
-    losses = []
+    losses, half = [], in_bf16(config.bf16, torch.device("cpu"))
     bar = trange(config.steps, desc="codec", disable=not progress)
     for step in bar:
         done = step / config.steps
         if done >= 0.8:
             codec.norm.eval()  # the decoder settles on the statistics that it will be used with
         video = _sample(clips, config, done >= 1 - config.whole, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             out = codec(video, config.noise)
         weight = 1 + config.moving_weight * moving(video)
         loss = ((out.float() - video).square() * weight).mean()

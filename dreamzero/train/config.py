@@ -98,7 +98,7 @@ class TrainSettings:
         prompt_dropout: share of samples that see an empty prompt (for guidance).
         ema: decay of the averaged weights, which are what is saved.
         clip: gradient norm.
-        bf16, compile: speed on CPUs with AVX512-BF16 and on GPUs; the loss curve stays.
+        bf16: where it is fast (``precision.in_bf16``); compile: fused passes. The loss curve stays.
         sharding: "none", every process has the whole model (DDP); "full", weights, gradients,
             optimiser and average are divided among them (FSDP2).
         recompute: activations thrown away in the forward pass and computed again in the backward
@@ -237,7 +237,7 @@ class CodecTraining:
         noise: std of Gaussian noise on the unit-variance latents: small errors must stay small.
         jitter: std of the random gain, and twice that of the offset, of each colour channel.
         matrix_lr: Muon's rate for the kernels as matrices; lr: AdamW's for biases.
-        bf16: twice as fast on CPUs with AVX512-BF16 and on GPUs.
+        bf16: where it is fast, twice as fast (``precision.in_bf16``).
         held_out: share of the clips for measuring, at most ``most_held_out``.
     """
 

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from ..errors import UserError
 from .config import TrainSettings
 from .objective import Objective
+from .precision import in_bf16
 
 
 class Processes:
@@ -97,7 +98,7 @@ class Processes:
             register_fsdp_forward_method,
         )
 
-        half = torch.bfloat16 if self.settings.bf16 else None
+        half = torch.bfloat16 if in_bf16(self.settings.bf16, self.device) else None
         # Inputs stay as they are: timesteps up to 1000 are no numbers for 8 bits of mantissa.
         policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
         mesh = init_device_mesh(self.device.type, (self.count,))

@@ -31,6 +31,7 @@ from .latents import LatentWindows
 from .monitor import Divergence, Log, Meter, Stopped, diverged, mean_of, signals
 from .objective import Objective
 from .optim import Average, optimizers, rate, set_rate
+from .precision import in_bf16
 from .prompts import Prompts, PromptTable
 from .recompute import set_recompute
 from .result import write_record, write_result
@@ -118,7 +119,7 @@ class Trainer:
             elif main:
                 self.out.mkdir(parents=True, exist_ok=True)
                 forget(self.out)
-            peak, origin = peak_flops(self.device, settings.bf16)
+            peak, origin = peak_flops(self.device, in_bf16(settings.bf16, self.device))
             meter = Meter(peak, self.processes.count)
             began = time.monotonic() - self.seconds
             began_cpu = time.process_time() - self.cpu_seconds

@@ -24,6 +24,7 @@ from ..model.conditioning import with_mask
 from ..model.transformer import DreamZeroTransformer
 from ..types import Batch
 from .config import TrainSettings
+from .precision import in_bf16
 from .prompts import Prompts
 
 
@@ -116,7 +117,8 @@ def training_loss(
     )
     dropped = drawn.dropped.tolist()
     words = ["" if d else p for p, d in zip(batch.prompt, dropped, strict=True)]
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+    half = in_bf16(settings.bf16, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
         context = transformer.embed_context(prompts.encode(words), batch.image_features)
         video, action = transformer(
             add_noise(target, video_noise, video_sigma[:, None, :, None, None]),
@@ -183,7 +185,8 @@ class Objective(nn.Module):
         per_block, count = model.config.frames_per_block, len(batch.latents)
         seen, dreamed = 1 + blocks * per_block, model.dream_frames
         given = first_frame_of(model, batch)
-        dtype = torch.bfloat16 if self.settings.bf16 else torch.float32
+        half = in_bf16(self.settings.bf16, device)
+        dtype = torch.bfloat16 if half else torch.float32
 
         def channels(start: int, frames: int) -> Tensor | None:
             return None if given is None else given[:, :, start : start + frames]
@@ -191,7 +194,7 @@ class Objective(nn.Module):
         # Every length of the window would be compiled apart, for a few calls.
         with (
             torch.compiler.set_stance("force_eager"),
-            torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bf16),
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
         ):
             text = self.prompts.encode(batch.prompt)
             context = model.embed_context(text, batch.image_features)

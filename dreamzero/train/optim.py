@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .config import TrainSettings
+from .muon import Muon
 
 
 def optimizers(
@@ -32,7 +33,7 @@ def optimizers(
     groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
     decay = settings.weight_decay
     if matrices and settings.optimizer == "muon":
-        found.append(torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=decay))
+        found.append(Muon(matrices, lr=settings.matrix_lr, weight_decay=decay))
     elif matrices:
         groups.append({"params": matrices, "weight_decay": decay})
     found.append(torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95)))
@@ -44,7 +45,7 @@ def set_rate(
 ) -> None:
     """Put every optimiser at this factor of its peak rate."""
     for optimizer in optimizers:
-        muon = isinstance(optimizer, torch.optim.Muon)
+        muon = isinstance(optimizer, Muon)
         for group in optimizer.param_groups:
             group["lr"] = factor * (settings.matrix_lr if muon else settings.lr)
 

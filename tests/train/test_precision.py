@@ -1,0 +1,37 @@
+"""Where bfloat16 pays."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamzero.train import precision
+from dreamzero.train.precision import in_bf16
+
+
+@pytest.mark.parametrize(
+    "flags, fast",
+    [
+        ("flags : fpu sse avx2 f16c", False),
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx512f avx512_bf16 avx512vl", True),
+        ("flags : amx_bf16 amx_tile", True),
+        ("Features : asimd bf16 i8mm", True),
+    ],
+)
+def test_a_cpu_that_would_emulate_it_computes_in_float32(
+    flags: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(flags + "\n", encoding="utf-8")
+    monkeypatch.setattr(precision, "CPUINFO", cpuinfo)
+    assert in_bf16(True, torch.device("cpu")) is fast
+    assert in_bf16(True, torch.device("cuda")) and not in_bf16(False, torch.device("cuda"))
+    assert not in_bf16(False, torch.device("cpu"))
+
+
+def test_without_a_list_of_flags_it_is_not_risked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "none")
+    assert not in_bf16(True, torch.device("cpu"))
