@@ -147,9 +147,9 @@ class Maker:
         self.record(labels=Recording("so101", scale.usual, 511))
         self.record(many=Recording("so101", max(scale.labels), 511))
         self.whole, self.begins = videos(self.footage), begins
-        # Twice as often as labels: a model that only sees a few hundred scenes forgets how to plan.
-        again = (replace(u, weight=5 * u.weight, begin=BEGIN) for u in videos(begins))
-        self.watched = (*self.whole, *again)
+        self.watched = tuple(
+            replace(u, weight=u.weight / 2) for u in (*self.whole, *videos(begins))
+        )
         self.all = self.trunk("all")
 
     def record(self, **recordings: Recording) -> None:
