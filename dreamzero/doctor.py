@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamzero.report.machine import cores, processor
+from dreamzero.report.machine import cores, multiplies_bf16, processor
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -181,7 +181,8 @@ def jupyter() -> Check:
 def machine() -> Check:
     """Cores this process may use."""
     count = cores()
-    detail = f"{count} cores, {processor()}"
+    products = "bfloat16" if multiplies_bf16() else "float32 (it would emulate bfloat16)"
+    detail = f"{count} cores, {processor()}, trains in {products}"
     if count < 2:
         return Check(
             "cores", "warn", detail, "notebooks are timed for two cores; expect twice that"

@@ -20,6 +20,7 @@ _PACKAGES = (
     "torch", "triton", "diffusers", "transformers", "accelerate", "peft", "numpy", "safetensors",
     "mujoco", "gymnasium", "av", "pyarrow", "pyserial", "papermill",
 )  # fmt: skip
+CPUINFO = Path("/proc/cpuinfo")
 _SOURCES = ("dreamzero", "kernels", "notebooks", "pyproject.toml")
 
 
@@ -81,10 +82,19 @@ def driver() -> str | None:
     return next(iter(done.stdout.split()), None)
 
 
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16, by the flags that Linux lists."""
+    try:
+        flags = CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None
+
+
 def processor() -> str:
     """Name of the CPU."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in CPUINFO.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -119,7 +119,8 @@ class Trainer:
             elif main:
                 self.out.mkdir(parents=True, exist_ok=True)
                 forget(self.out)
-            peak, origin = peak_flops(self.device, in_bf16(settings.bf16, self.device))
+            half = in_bf16(settings.bf16, self.device)
+            peak, origin = peak_flops(self.device, half)
             meter = Meter(peak, self.processes.count)
             began = time.monotonic() - self.seconds
             began_cpu = time.process_time() - self.cpu_seconds
@@ -158,6 +159,7 @@ class Trainer:
             self.record.notes |= {
                 "processes": self.processes.count,
                 "peak_flops": {"per_process": peak, "from": origin},
+                "multiplied_in": "bfloat16" if half else "float32",
             }
             return self._finish(meter)
 
