@@ -81,13 +81,16 @@ def verdict(ratio: Rate, goal: float) -> Verdict:
 def claims(usual: int) -> tuple[Claim, ...]:
     """The claims of a grid whose usual number of labels is this."""
     wam, shipped = f"labels/wam-{usual}", "runtime/steps-4"
+    guided = f"labels/wam-guided-{usual}"
     objects = ("so101/unseen-object",)
     franka = ("franka/seen", "franka/unseen-combination")
     return (
         Claim("recipe", "Video pretraining and joint training double the success of action-only training "
-              "from the same labels, on unseen tasks", wam, f"labels/action-only-{usual}", UNSEEN, 2.0),
+              "from the same labels, on unseen tasks", guided, f"labels/action-only-{usual}", UNSEEN, 2.0),
         Claim("dream", "Dreaming helps beyond what the same video trunk gives an action-only policy, on "
-              "unseen tasks", wam, f"labels/action-only-trunk-{usual}", UNSEEN, 1.0),
+              "unseen tasks", guided, f"labels/action-only-trunk-{usual}", UNSEEN, 1.0),
+        Claim("guidance", "Guiding the dream by the instruction helps, on unseen tasks", guided, wam, UNSEEN,
+              1.0),
         Claim("diverse", "Diverse labels beat repetitive ones of equal length, on unseen tasks",
               wam, "data/repetitive", UNSEEN, 1.0),
         Claim("size", "The larger model is better, on unseen tasks", wam, "size/micro", UNSEEN, 1.0),
@@ -170,7 +173,12 @@ _BOTH = _SEEN | {"unseen combinations": ("so101/unseen-combination",)}
 def groups(usual: int) -> dict[str, Group]:
     """What is asked besides the number of labels, by the group's name."""
     wam, plain = f"labels/wam-{usual}", f"labels/action-only-trunk-{usual}"
-    reference = {wam: "world action model", plain: "action-only, same trunk"}
+    guided = f"labels/wam-guided-{usual}"
+    reference = {
+        wam: "world action model",
+        guided: "its dream guided",
+        plain: "action-only, same trunk",
+    }
     unseen = _SEEN | {"unseen tasks and looks": UNSEEN}
     return {
         "ways": Group(
