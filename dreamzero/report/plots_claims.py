@@ -187,6 +187,26 @@ def halves(rows: Mapping[str, Parts], floor_cm: float) -> Figure:
     return figure
 
 
+def shares(rows: Mapping[str, Rate], what: str) -> Figure:
+    """One share with its interval a row.
+
+    Args:
+        rows: label -> share of 1; what: of what, under the axis.
+    """
+    with style.context():
+        from matplotlib import pyplot
+
+        figure, axis = pyplot.subplots(figsize=(style.WIDTH_IN, 0.9 + 0.34 * len(rows)))
+        for y, rate in enumerate(rows.values()):
+            x, low, high = (100 * v for v in (rate.value, rate.low, rate.high))
+            axis.errorbar(x, y, xerr=[[x - low], [high - x]], fmt="o", color=style.BLUE, capsize=3)
+        axis.set(yticks=range(len(rows)), yticklabels=rows, xlabel=what)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_xlim(left=min(0, axis.get_xlim()[0]))
+        axis.grid(axis="y", visible=False)
+    return figure
+
+
 def forest(rows: Sequence[tuple[str, Rate, float]], xlabel: str = "ratio") -> Figure:
     """Ratios with intervals on a logarithmic axis, the goal of each as a mark.
 
