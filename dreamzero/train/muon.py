@@ -89,9 +89,12 @@ class Muon(torch.optim.Optimizer):
         momentum, updates = group["momentum"], []
         for p in some:
             assert p.grad is not None
-            kept = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
-            kept.lerp_(p.grad, 1 - momentum)
-            updates.append(p.grad.lerp(kept, momentum))
+            # In one layout, whatever a gradient's is: a momentum that was stored and read again has this
+            # one, and a product rounds by the layout of its factors.
+            gradient = p.grad.contiguous()
+            kept = self.state[p].setdefault("momentum_buffer", torch.zeros_like(gradient))
+            kept.lerp_(gradient, 1 - momentum)
+            updates.append(gradient.lerp(kept, momentum))
         half = in_bf16(True, some[0].device)
         dtype = torch.bfloat16 if half else torch.float32
         if len(updates) == 1:

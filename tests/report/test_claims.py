@@ -42,7 +42,12 @@ def outcomes(rng: np.random.Generator, rate: float, places: tuple[str, ...]) -> 
 def results() -> Results:
     rng = np.random.default_rng(0)
     items = []
-    for method, rate in (("wam-40", 0.6), ("wam-640", 0.8), ("action-only-640", 0.2)):
+    for method, rate in (
+        ("wam-40", 0.6),
+        ("wam-640", 0.8),
+        ("wam-guided-640", 0.8),
+        ("action-only-640", 0.2),
+    ):
         for seed in range(3):
             cell = Cell(f"labels/{method}-s{seed}", seed=seed)
             places = ("so101/seen", *claims_study.UNSEEN)
