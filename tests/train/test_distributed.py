@@ -150,7 +150,7 @@ def test_a_sharded_adapter_is_the_same(runs: Path) -> None:
     )
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=3e-4)
 
 
 def test_another_number_of_processes_goes_on(runs: Path) -> None:
