@@ -217,7 +217,7 @@ def forest(rows: Sequence[tuple[str, Rate, float]], xlabel: str = "ratio") -> Fi
         from matplotlib import pyplot
 
         figure, axis = pyplot.subplots(figsize=(style.WIDTH_IN, 0.9 + 0.36 * len(rows)))
-        low_end, high_end = 0.2, 10.0
+        low_end, high_end = 0.03, 10.0
         for y, (_, rate, goal) in enumerate(rows):
             value, low, high = np.clip([rate.value, rate.low, rate.high], low_end, high_end)
             axis.errorbar(
@@ -226,7 +226,8 @@ def forest(rows: Sequence[tuple[str, Rate, float]], xlabel: str = "ratio") -> Fi
             axis.plot(goal, y, marker="|", markersize=14, color=style.ORANGE, markeredgewidth=2)
         axis.axvline(1, color=style.GREY, linewidth=1)
         axis.set(xscale="log", xlim=(low_end, high_end), yticks=range(len(rows)))
-        axis.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["1/4", "1/2", "1", "2", "4", "8"])
+        ticks = {f"1/{n}": 1 / n for n in (32, 16, 8, 4, 2)} | {str(n): n for n in (1, 2, 4, 8)}
+        axis.set_xticks(list(ticks.values()), list(ticks))
         axis.minorticks_off()
         axis.set_yticklabels([label for label, *_ in rows])
         axis.set_ylim(len(rows) - 0.5, -0.5)
