@@ -162,10 +162,10 @@ def evaluate(
     """
     from tqdm.auto import tqdm
 
-    from ..sim.splits import split
+    from ..sim import split
 
     spec = str(policy)
-    split(suite)
+    split(suite)  # raises for what is no suite, before anything is loaded
     if episodes < 1:
         raise UserError(f"--episodes {episodes}: give at least 1 (200 for a published number)")
     acting = [card.robot for card in tabletop.CARDS if card.has_action]

@@ -11,7 +11,7 @@ from .cells import Use
 from .grid import ACTION_ONLY, SCALES, SHIPPED, Grid, Maker
 from .recordings import Recording
 
-GUIDED = {"guidance": 5.0}
+GUIDED = {"guidance": 5.0}  # of the video alone, as the paper's model is sampled (MODEL.md 5)
 # What a policy can be measured on without leaving what it was trained for.
 NEAR = ("seen", "unseen-combination")
 
@@ -19,9 +19,9 @@ NEAR = ("seen", "unseen-combination")
 def labels(make: Maker) -> None:
     """What video pretraining and dreaming are worth, over the number of labelled episodes.
 
-    "wam": trunk and joint training; "wam-guided": the same, its dream guided by the instruction as the
-    paper's is (on video alone, 5.0; MODEL.md 5); "action-only-trunk": the fairest rival, the same trunk without dream;
-    "action-only": the same labels alone.
+    "wam": trunk and joint training; "wam-guided": the same, its dream guided by the instruction;
+    "action-only-trunk": the fairest rival, the same trunk without dream; "action-only": the same labels
+    alone.
     """
     for count in make.scale.labels:
         for seed in make.scale.seeds:
@@ -172,12 +172,12 @@ def new_arm(make: Maker) -> None:
     some = tuple(t.key for t in split("seen") if t.colour in ("red", "blue"))
     make.record(
         play=Recording("franka", make.scale.play, 531, ("play",)),
-        some=Recording("franka", make.scale.play, 533, only=some),
+        two_colours=Recording("franka", make.scale.play, 533, only=some),
         specialist=Recording("franka", make.scale.specialist, 532),
     )
     again = Use("labels", episodes=make.scale.usual, weight=1.0)
     for seed in make.scale.seeds:
-        for method, recording in (("play", "play"), ("two-colours", "some")):
+        for method, recording in (("play", "play"), ("two-colours", "two_colours")):
             make.trained(
                 "new-arm", method, seed, start=SHIPPED, preset="tiny",
                 uses=(Use(recording, weight=3.0), again), robots=("franka", "so101"), suites=NEAR,

@@ -59,7 +59,8 @@ class FeatureEncoder:
         assert isinstance(self.codec, torch.nn.Module)
         device = next(self.codec.parameters()).device
         pieces = [self._encode(piece.to(device)) for piece in video.split(1)]
-        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        # In the layout that storage gives back: a codec's own is another, and products round by it.
+        return {n: torch.cat([piece[n] for piece in pieces]).contiguous() for n in pieces[0]}
 
     def _encode(self, video: Tensor) -> dict[str, Tensor]:
         x = to_float(video.cpu().numpy()).to(video.device)

@@ -1,6 +1,6 @@
 """Muon: momentum whose every matrix is turned into an (almost) orthogonal one before it is a step.
 
-Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the same numbers as ``torch.optim.Muon``, which
+Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the same steps as ``torch.optim.Muon``, which
 turns one matrix after another and always in bfloat16. Here matrices of one shape are turned together on a
 GPU, whose launches cost more than such products, and in float32 where the machine would emulate bfloat16
 (``precision.in_bf16``): on a CPU without its instructions most of a training step would go there.
@@ -23,7 +23,7 @@ _EPS = 1e-7
 
 
 def orthogonalized(matrices: Tensor, steps: int = 5) -> Tensor:
-    """One matrix ``[m, n]``, or several ``[k, m, n]``, with all singular values brought near 1 (0.7 to 1.2).
+    """One matrix ``[m, n]``, or several ``[k, m, n]``, with all singular values brought near 1.
 
     A Newton-Schulz iteration, in the dtype of ``matrices``: products alone, no decomposition.
     """

