@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dreamzero.errors import UserError
-from dreamzero.report import NotebookReport, load, notebook_report, notebooks, paths
+from dreamzero.report import NotebookReport, load, notebook_report, notebooks, paths, site
 from dreamzero.report.notebook_report import kept_answer
 from dreamzero.report.parameters import parse_cell, read_parameters, typed
 from dreamzero.report.record import RunRecord, verify
@@ -189,6 +189,20 @@ def test_report_keeps_the_last_of_a_cell_run_twice(tmp_path: Path) -> None:
     report.save()
     assert load(tmp_path / "r").notes["figures"] == [{"path": "look.png", "caption": "Shade 200."}]
     assert verify(load(tmp_path / "r"), tmp_path / "r") == []
+
+
+def test_metrics_of_single_cells_are_folded(tmp_path: Path) -> None:
+    report = _report(tmp_path / "r")
+    report.metric("claims/dream", 1.5)
+    report.metric("cells/labels/wam-640/so101/seen", 0.25)
+    report.answer("Yes.")
+    report.save()
+    shown, folded = (tmp_path / "r" / "report.md").read_text().split("<details>")
+    assert "claims/dream" in shown and "cells/labels" not in shown
+    assert "1 more, of single cells" in folded and "wam-640/so101/seen | 0.25" in folded
+    site.write(tmp_path)
+    page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert page.index("dream") < page.index("1 more, of single cells") < page.index("so101/seen")
 
 
 def _report(out: Path) -> NotebookReport:

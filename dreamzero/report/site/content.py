@@ -39,8 +39,8 @@ def entry(name: str, record: RunRecord | None, folder: Path, failure: str = "") 
             base |= {"folder": f"{name}.failed", "href": f"{name}.failed/notebook.html"}
         return base
     notes, rows = record.notes, _rows(record)
-    plain = [row for row in rows if not is_deep(row["full"])]
-    deep = [row for row in rows if is_deep(row["full"])]
+    plain = [row for row in rows if not row["deep"]]
+    deep = [row for row in rows if row["deep"]]
     figures = media.embedded(notes.get("figures", []), record, folder)
     return base | {
         "question": notes.get("question", ""),
@@ -96,6 +96,7 @@ def _rows(record: RunRecord) -> list[dict[str, Any]]:
                 "group": words(group),
                 "name": words(name),
                 "full": words(key.replace("/", ": ")),
+                "deep": is_deep(key),
                 "value": value(metric),
                 "unit": metric.unit,
                 "interval": interval(metric),
