@@ -202,7 +202,7 @@ def test_metrics_of_single_cells_are_folded(tmp_path: Path) -> None:
     assert "1 more, of single cells" in folded and "wam-640/so101/seen | 0.25" in folded
     site.write(tmp_path)
     page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
-    assert page.index("dream") < page.index("1 more, of single cells") < page.index("so101/seen")
+    assert page.index("dream") < page.index("1 more, of single cells") < page.index("so101: seen")
 
 
 def _report(out: Path) -> NotebookReport:
